@@ -1,0 +1,236 @@
+/**
+ * The one family of errors.
+ *
+ * The class says what the caller does next: `RejectError` (do not retry as it is), `RetryError` (try again,
+ * after `retryAfterMs` if given), `HaltError` (this tenant stops, no other does). `code` says why, is public
+ * API, and has one row in `ERROR_CODES`, from which `docs/errors.md`, HTTP statuses and CLI exit codes follow.
+ * `detail` holds ids, counts and sizes: never row data, key material, SQL text or raw input.
+ */
+
+export type ErrorAction = "reject" | "retry" | "halt";
+
+export interface ErrorCodeRow {
+  readonly action: ErrorAction;
+  readonly httpStatus: number;
+  readonly exitCode: number;
+  readonly meaning: string;
+}
+
+/** Why an operation failed. Stable; new codes may be added. */
+export type ErrorCode =
+  | "invalid_argument"
+  | "invalid_parameter"
+  | "invalid_sql"
+  | "unsupported_sql"
+  | "constraint_violation"
+  | "read_only"
+  | "not_authorized"
+  | "tenant_not_found"
+  | "tenant_exists"
+  | "tenant_suspended"
+  | "stream_not_found"
+  | "stream_exists"
+  | "offset_conflict"
+  | "idempotency_conflict"
+  | "offset_out_of_range"
+  | "quota_exceeded"
+  | "rate_limited"
+  | "statement_timeout"
+  | "transaction_timeout"
+  | "transaction_closed"
+  | "result_too_large"
+  | "value_too_large"
+  | "transaction_too_large"
+  | "overloaded"
+  | "aborted"
+  | "closed"
+  | "directory_locked"
+  | "directory_not_initialised"
+  | "format_too_new"
+  | "master_key_missing"
+  | "master_key_invalid"
+  | "master_key_wrong"
+  | "keys_missing"
+  | "keys_damaged"
+  | "log_damaged"
+  | "projection_damaged"
+  | "catalog_damaged"
+  | "journal_damaged"
+  | "checkpoint_mismatch"
+  | "signature_invalid"
+  | "proof_invalid"
+  | "disk_full"
+  | "disk_failed"
+  | "runtime_unsupported";
+
+/** Every error code, with what the caller does next, its HTTP status and its CLI exit code. */
+export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
+  invalid_argument: row("reject", 400, 2, "An argument has the wrong type, range or form."),
+  invalid_parameter: row(
+    "reject",
+    400,
+    2,
+    "A SQL parameter cannot be stored: NaN, undefined, an integer outside 64 bits, a lone surrogate, or the wrong number of them.",
+  ),
+  invalid_sql: row("reject", 400, 2, "The SQL text does not compile, is empty, or holds a NUL."),
+  unsupported_sql: row(
+    "reject",
+    400,
+    2,
+    "The SQL is valid but would reach outside the tenant's database or its log; the message says what to do instead.",
+  ),
+  constraint_violation: row(
+    "reject",
+    409,
+    3,
+    "A constraint of the schema refused the write; `detail.constraint` names its kind.",
+  ),
+  read_only: row("reject", 400, 2, "A write was sent where only reads are served."),
+  not_authorized: row("reject", 403, 4, "The caller may not do this."),
+  tenant_not_found: row("reject", 404, 5, "There is no such tenant."),
+  tenant_exists: row("reject", 409, 3, "A tenant of that id exists already."),
+  tenant_suspended: row("reject", 403, 4, "The tenant is suspended; resume it first."),
+  stream_not_found: row("reject", 404, 5, "There is no such stream in this tenant."),
+  stream_exists: row("reject", 409, 3, "A stream or table of that name exists already."),
+  offset_conflict: row(
+    "reject",
+    409,
+    3,
+    "The stream is not at the expected offset; `detail.actual` is where it is.",
+  ),
+  idempotency_conflict: row("reject", 409, 3, "The idempotency key was used for another request."),
+  offset_out_of_range: row("reject", 416, 2, "The log has no such offset or time."),
+  quota_exceeded: row("reject", 429, 6, "The operation would exceed the quota that `detail.policy` names."),
+  rate_limited: row("retry", 429, 6, "Too many operations a second; try again after `retryAfterMs`."),
+  statement_timeout: row("reject", 408, 7, "The statement ran past its time limit and was stopped."),
+  transaction_timeout: row(
+    "reject",
+    408,
+    7,
+    "The interactive transaction was held open past its time limit and was rolled back.",
+  ),
+  transaction_closed: row("reject", 409, 3, "The transaction has ended already."),
+  result_too_large: row("reject", 413, 7, "The result exceeds the limit of rows or bytes."),
+  value_too_large: row("reject", 413, 7, "A value, row or statement exceeds its size limit."),
+  transaction_too_large: row(
+    "reject",
+    413,
+    7,
+    "The changes of one transaction exceed the limit of a record.",
+  ),
+  overloaded: row("retry", 503, 8, "The tenant's queue is full; try again."),
+  aborted: row("reject", 499, 9, "The caller's signal ended the work."),
+  closed: row("reject", 503, 8, "The database is closed."),
+  directory_locked: row("reject", 409, 8, "Another process has this data directory open."),
+  directory_not_initialised: row("reject", 404, 5, "The path holds no Kimberlite data directory."),
+  format_too_new: row("reject", 409, 8, "The data was written by a newer version of Kimberlite."),
+  master_key_missing: row("reject", 500, 10, "The master key file does not exist or cannot be read."),
+  master_key_invalid: row(
+    "reject",
+    500,
+    10,
+    "The master key file is not a master key, or others can read it.",
+  ),
+  master_key_wrong: row("reject", 500, 10, "This master key does not open this data directory."),
+  keys_missing: row("halt", 500, 10, "The tenant's keys are not in the key store."),
+  keys_damaged: row(
+    "halt",
+    500,
+    10,
+    "The tenant's entry in the key store is damaged or belongs to another tenant.",
+  ),
+  log_damaged: row(
+    "halt",
+    500,
+    11,
+    "The tenant's log fails verification; `detail.offset` is the first bad offset.",
+  ),
+  projection_damaged: row("halt", 500, 11, "The tenant's projection is damaged and could not be rebuilt."),
+  catalog_damaged: row("halt", 500, 11, "The system tenant's catalogue cannot be read."),
+  journal_damaged: row("halt", 500, 11, "The commit journal is damaged before its end."),
+  checkpoint_mismatch: row("reject", 409, 11, "The log does not contain what the checkpoint committed to."),
+  signature_invalid: row("reject", 400, 11, "A signature does not verify under the given key."),
+  proof_invalid: row("reject", 400, 11, "A Merkle proof does not verify."),
+  disk_full: row("retry", 507, 12, "The disk is full; nothing of this write was committed."),
+  disk_failed: row("halt", 500, 12, "The disk refused a read, write or sync."),
+  runtime_unsupported: row(
+    "reject",
+    500,
+    13,
+    "This Node.js, platform or native extension cannot run Kimberlite.",
+  ),
+};
+
+/** Ids, counts, sizes and names of policies or fields; never values. */
+export type ErrorDetail = Readonly<Record<string, string | number | bigint | boolean | undefined>>;
+
+interface ErrorExtras {
+  readonly detail?: ErrorDetail;
+  readonly cause?: unknown;
+  /** Milliseconds after which the same call may succeed. */
+  readonly retryAfterMs?: number;
+}
+
+/** Base of every error that Kimberlite raises on purpose. */
+export abstract class KimberliteError extends Error {
+  readonly code: ErrorCode;
+  readonly detail: ErrorDetail;
+  readonly retryAfterMs: number | undefined;
+  abstract readonly action: ErrorAction;
+
+  constructor(code: ErrorCode, message: string, extras: ErrorExtras = {}) {
+    super(message, extras.cause === undefined ? undefined : { cause: extras.cause });
+    this.code = code;
+    this.detail = extras.detail ?? {};
+    this.retryAfterMs = extras.retryAfterMs;
+  }
+
+  /** Exit code of a CLI process that ends with this error. */
+  get exitCode(): number {
+    return ERROR_CODES[this.code].exitCode;
+  }
+
+  /** HTTP status of a response that carries this error. */
+  get httpStatus(): number {
+    return ERROR_CODES[this.code].httpStatus;
+  }
+}
+
+/** The request is refused; sending it again unchanged gives the same answer. */
+export class RejectError extends KimberliteError {
+  override readonly name = "RejectError";
+  readonly action = "reject";
+}
+
+/** The request may succeed if it is sent again. */
+export class RetryError extends KimberliteError {
+  override readonly name = "RetryError";
+  readonly action = "retry";
+}
+
+/** The tenant named in `detail` stops serving until an operator acts; no other tenant does. */
+export class HaltError extends KimberliteError {
+  override readonly name = "HaltError";
+  readonly action = "halt";
+}
+
+/**
+ * Makes the error that belongs to `code`: its class follows from the code's row.
+ *
+ * @example throw kimberliteError("tenant_not_found", "tenant 7 does not exist", { detail: { tenant: 7n } });
+ */
+export function kimberliteError(code: ErrorCode, message: string, extras: ErrorExtras = {}): KimberliteError {
+  const action: ErrorAction = ERROR_CODES[code].action;
+  if (action === "reject") return new RejectError(code, message, extras);
+  if (action === "retry") return new RetryError(code, message, extras);
+  return new HaltError(code, message, extras);
+}
+
+/** A bug, not an operating failure: stays on in production and carries no data. */
+export function assert(condition: unknown, message: string): asserts condition {
+  if (!condition) throw new Error(`assertion failed: ${message}`);
+}
+
+function row(action: ErrorAction, httpStatus: number, exitCode: number, meaning: string): ErrorCodeRow {
+  return { action, httpStatus, exitCode, meaning };
+}

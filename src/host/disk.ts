@@ -1,0 +1,188 @@
+/**
+ * The disk as a port: everything that the log, the journal and the key store do to files goes through here, so that
+ * tests can make writes short, syncs fail and space run out. SQLite's own files do not (it has its own VFS).
+ *
+ * Faults become the error family here: ENOSPC and EDQUOT are `disk_full`, everything else that the system refuses is
+ * `disk_failed`. ENOENT stays visible to callers as `undefined` where a docstring says so.
+ */
+import * as fs from "node:fs";
+import { dirname } from "node:path";
+import { kimberliteError } from "../errors.ts";
+
+/** An open file. Positions and lengths are in bytes. */
+export interface DiskFile {
+  /** Reads up to `length` bytes at `position`; shorter only at the end of the file. */
+  read(position: number, length: number): Buffer;
+  /** Writes all of `bytes` at `position` before it returns; not yet durable. */
+  write(bytes: Uint8Array, position: number): void;
+  /** Writes and makes durable; resolves when the disk has it. */
+  writeDurably(bytes: Uint8Array, position: number): Promise<void>;
+  /** Makes earlier writes durable. */
+  sync(): Promise<void>;
+  syncNow(): void;
+  truncate(length: number): void;
+  size(): number;
+  close(): void;
+}
+
+export interface Disk {
+  open(path: string, mode: "read" | "update" | "create"): DiskFile;
+  readFile(path: string): Buffer | undefined;
+  /** Writes beside, syncs, renames over `path`, syncs the folder; then overwrites what stood there before. */
+  replaceFile(path: string, bytes: Uint8Array): Promise<void>;
+  /** Overwrites a file with zeros, syncs and unlinks it. Absent is fine. */
+  destroyFile(path: string): Promise<void>;
+  removeFile(path: string): void;
+  makeFolder(path: string): void;
+  removeFolder(path: string): void;
+  /** Names in a folder, sorted; empty if there is no folder. */
+  list(path: string): string[];
+  /** Makes the entries of a folder durable. */
+  syncFolder(path: string): void;
+}
+
+/** The machine's disk. */
+export const systemDisk: Disk = {
+  open: (path, mode) => openFile(path, mode),
+  readFile: (path) => absentIsUndefined(() => fs.readFileSync(path)),
+  replaceFile: (path, bytes) => replaceFile(path, bytes),
+  destroyFile: (path) => destroyFile(path),
+  removeFile: (path) => guarded(() => fs.rmSync(path, { force: true })),
+  makeFolder: (path) => guarded(() => void fs.mkdirSync(path, { recursive: true, mode: 0o700 })),
+  removeFolder: (path) => guarded(() => fs.rmSync(path, { recursive: true, force: true })),
+  list: (path) => absentIsUndefined(() => fs.readdirSync(path).sort()) ?? [],
+  syncFolder: (path) => syncFolder(path),
+};
+
+const OPEN_FLAGS = {
+  read: fs.constants.O_RDONLY,
+  update: fs.constants.O_RDWR,
+  create: fs.constants.O_RDWR | fs.constants.O_CREAT,
+};
+
+function openFile(path: string, mode: "read" | "update" | "create"): DiskFile {
+  const fd = guarded(() => fs.openSync(path, OPEN_FLAGS[mode], 0o600));
+  return {
+    read: (position, length) => guarded(() => readFully(fd, position, length)),
+    write: (bytes, position) => guarded(() => writeFully(fd, bytes, position)),
+    writeDurably: (bytes, position) => writeDurably(fd, bytes, position),
+    sync: () =>
+      new Promise((resolve, reject) =>
+        fs.fdatasync(fd, (error) => (error === null ? resolve() : reject(diskError(error)))),
+      ),
+    syncNow: () => guarded(() => fs.fdatasyncSync(fd)),
+    truncate: (length) => guarded(() => fs.ftruncateSync(fd, length)),
+    size: () => guarded(() => fs.fstatSync(fd).size),
+    close: () => guarded(() => fs.closeSync(fd)),
+  };
+}
+
+function readFully(fd: number, position: number, length: number): Buffer {
+  const buffer = Buffer.allocUnsafe(length);
+  let filled = 0;
+  while (filled < length) {
+    const count = fs.readSync(fd, buffer, filled, length - filled, position + filled);
+    if (count === 0) break;
+    filled += count;
+  }
+  return buffer.subarray(0, filled);
+}
+
+function writeFully(fd: number, bytes: Uint8Array, position: number): void {
+  let written = 0;
+  while (written < bytes.length) {
+    written += fs.writeSync(fd, bytes, written, bytes.length - written, position + written);
+  }
+}
+
+function writeDurably(fd: number, bytes: Uint8Array, position: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const fail = (error: Error): void => reject(diskError(error));
+    const step = (written: number): void => {
+      fs.write(fd, bytes, written, bytes.length - written, position + written, (error, count) => {
+        if (error !== null) return fail(error);
+        if (written + count < bytes.length) return step(written + count);
+        fs.fdatasync(fd, (syncError) => (syncError === null ? resolve() : fail(syncError)));
+      });
+    };
+    step(0);
+  });
+}
+
+async function replaceFile(path: string, bytes: Uint8Array): Promise<void> {
+  const beside = `${path}.new`;
+  guarded(() => fs.rmSync(beside, { force: true }));
+  const old = absentIsUndefined(() => fs.openSync(path, fs.constants.O_RDWR));
+  try {
+    const file = openFile(beside, "create");
+    try {
+      await file.writeDurably(bytes, 0);
+    } finally {
+      file.close();
+    }
+    guarded(() => fs.renameSync(beside, path));
+    syncFolder(dirname(path));
+    if (old !== undefined) overwrite(old);
+  } finally {
+    if (old !== undefined) fs.closeSync(old);
+  }
+}
+
+async function destroyFile(path: string): Promise<void> {
+  const fd = absentIsUndefined(() => fs.openSync(path, fs.constants.O_RDWR));
+  if (fd === undefined) return;
+  try {
+    overwrite(fd);
+  } finally {
+    fs.closeSync(fd);
+  }
+  guarded(() => fs.rmSync(path, { force: true }));
+  syncFolder(dirname(path));
+}
+
+function overwrite(fd: number): void {
+  guarded(() => {
+    writeFully(fd, Buffer.alloc(fs.fstatSync(fd).size), 0);
+    fs.fdatasyncSync(fd);
+  });
+}
+
+function syncFolder(path: string): void {
+  guarded(() => {
+    const fd = fs.openSync(path, fs.constants.O_RDONLY);
+    try {
+      fs.fsyncSync(fd);
+    } finally {
+      fs.closeSync(fd);
+    }
+  });
+}
+
+function guarded<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw diskError(error);
+  }
+}
+
+function absentIsUndefined<T>(work: () => T): T | undefined {
+  try {
+    return work();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw diskError(error);
+  }
+}
+
+/** Turns a system error into the family; `detail.errno` keeps the system's name for it. */
+export function diskError(error: unknown): Error {
+  const errno = (error as NodeJS.ErrnoException | undefined)?.code ?? "unknown";
+  if (errno === "ENOSPC" || errno === "EDQUOT") {
+    return kimberliteError("disk_full", "the disk is full", { cause: error, detail: { errno } });
+  }
+  return kimberliteError("disk_failed", `the disk refused an operation (${errno})`, {
+    cause: error,
+    detail: { errno },
+  });
+}

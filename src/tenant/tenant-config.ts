@@ -1,0 +1,116 @@
+/** What a tenant is created with, parsed once from untrusted input. */
+import { kimberliteError } from "../errors.ts";
+import type { Duration } from "./duration.ts";
+import { Region } from "./region.ts";
+import { TenantId } from "./tenant-id.ts";
+
+/** Limits of one tenant. An absent limit is no limit. */
+export interface TenantQuota {
+  /** Most bytes of the tenant's log on disk. */
+  readonly maxLogBytes?: number;
+  /** Most bytes of the tenant's projection file. */
+  readonly maxProjectionBytes?: number;
+  /** Operations a second, sustained; bursts of the same number (or `burstOps`) are let through. */
+  readonly maxOpsPerSec?: number;
+  /** Operations at once that a full token bucket lets through; `maxOpsPerSec`, and at least 1, unless given. */
+  readonly burstOps?: number;
+  /** Most operations at the same time. */
+  readonly maxConcurrentOps?: number;
+}
+
+/** The argument of `createTenant`. */
+export interface TenantConfig {
+  readonly id: TenantId;
+  /** 1 to 255 characters, for people. */
+  readonly name: string;
+  readonly region?: Region;
+  /** How long the tenant's data must be kept before it may be erased or trimmed. */
+  readonly retention?: Duration;
+  readonly quota?: TenantQuota;
+}
+
+export type TenantState = "active" | "suspended";
+
+/** One row of the catalogue: what is known of a tenant without opening it. */
+export interface TenantEntry {
+  readonly id: TenantId;
+  readonly name: string;
+  readonly region: Region;
+  readonly retentionMs: number;
+  readonly quota: TenantQuota;
+  readonly state: TenantState;
+  /** Microseconds since 1970-01-01T00:00:00Z. */
+  readonly createdAtUs: bigint;
+}
+
+const QUOTA_FIELDS = [
+  "maxLogBytes",
+  "maxProjectionBytes",
+  "maxOpsPerSec",
+  "burstOps",
+  "maxConcurrentOps",
+] as const;
+const CONFIG_FIELDS = new Set(["id", "name", "region", "retention", "quota"]);
+
+/**
+ * Parses a tenant's configuration.
+ *
+ * @throws `invalid_argument` naming the field that is wrong or unknown.
+ */
+export function parseTenantConfig(config: TenantConfig): Omit<TenantEntry, "state" | "createdAtUs"> {
+  requireObject(config, "the tenant's configuration");
+  for (const field of Object.keys(config)) {
+    if (!CONFIG_FIELDS.has(field))
+      throw invalid(`unknown field ${JSON.stringify(field)} in a tenant's configuration`);
+  }
+  return {
+    id: TenantId(config.id),
+    name: parseTenantName(config.name),
+    region: config.region === undefined ? Region.UsEast : Region.of(config.region),
+    retentionMs: parseRetention(config.retention),
+    quota: parseQuota(config.quota ?? {}),
+  };
+}
+
+/** @throws `invalid_argument` for an unknown field or a limit that is not a positive safe integer. */
+export function parseQuota(quota: TenantQuota): TenantQuota {
+  requireObject(quota, "a quota");
+  const parsed: Record<string, number> = {};
+  for (const [field, value] of Object.entries(quota)) {
+    if (!(QUOTA_FIELDS as readonly string[]).includes(field))
+      throw invalid(`unknown quota ${JSON.stringify(field)}`);
+    if (value === undefined) continue;
+    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 1) {
+      throw invalid(`quota ${field} is a positive integer`);
+    }
+    parsed[field] = value;
+  }
+  return Object.freeze(parsed);
+}
+
+function parseTenantName(name: unknown): string {
+  if (typeof name !== "string" || name.length < 1 || name.length > 255 || !name.isWellFormed()) {
+    throw invalid("a tenant's name is 1 to 255 characters");
+  }
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused here
+  if (/[\u0000-\u001f\u007f]/.test(name)) throw invalid("a tenant's name has no control characters");
+  return name;
+}
+
+export function parseRetention(retention: Duration | undefined): number {
+  if (retention === undefined) return 0;
+  const ms: unknown = (retention as { ms?: unknown } | null)?.ms;
+  if (typeof ms !== "number" || !Number.isSafeInteger(ms) || ms < 0) {
+    throw invalid("retention is a Duration, such as Duration.days(2555)");
+  }
+  return ms;
+}
+
+function requireObject(value: unknown, what: string): asserts value is Record<string, unknown> {
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw invalid(`${what} is an object`);
+}
+
+function invalid(message: string): Error {
+  return kimberliteError("invalid_argument", message);
+}
