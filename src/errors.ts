@@ -50,6 +50,7 @@ export type ErrorCode =
   | "master_key_missing"
   | "master_key_invalid"
   | "master_key_wrong"
+  | "master_key_exists"
   | "keys_missing"
   | "keys_damaged"
   | "log_damaged"
@@ -132,6 +133,12 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
     "The master key file is not a master key, or others can read it.",
   ),
   master_key_wrong: row("reject", 500, 10, "This master key does not open this data directory."),
+  master_key_exists: row(
+    "reject",
+    409,
+    3,
+    "A file stands where the new master key would go; it is not overwritten.",
+  ),
   keys_missing: row("halt", 500, 10, "The tenant's keys are not in the key store."),
   keys_damaged: row(
     "halt",

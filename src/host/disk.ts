@@ -25,8 +25,11 @@ export interface DiskFile {
   close(): void;
 }
 
+export type OpenMode = "read" | "update" | "create" | "durable";
+
 export interface Disk {
-  open(path: string, mode: "read" | "update" | "create"): DiskFile;
+  /** "durable" creates, and each write returns only when the disk has it (O_DSYNC). */
+  open(path: string, mode: OpenMode): DiskFile;
   readFile(path: string): Buffer | undefined;
   /** Writes beside, syncs, renames over `path`, syncs the folder; then overwrites what stood there before. */
   replaceFile(path: string, bytes: Uint8Array): Promise<void>;
@@ -35,6 +38,7 @@ export interface Disk {
   removeFile(path: string): void;
   makeFolder(path: string): void;
   removeFolder(path: string): void;
+  has(path: string): boolean;
   /** Names in a folder, sorted; empty if there is no folder. */
   list(path: string): string[];
   /** Makes the entries of a folder durable. */
@@ -50,6 +54,7 @@ export const systemDisk: Disk = {
   removeFile: (path) => guarded(() => fs.rmSync(path, { force: true })),
   makeFolder: (path) => guarded(() => void fs.mkdirSync(path, { recursive: true, mode: 0o700 })),
   removeFolder: (path) => guarded(() => fs.rmSync(path, { recursive: true, force: true })),
+  has: (path) => fs.existsSync(path),
   list: (path) => absentIsUndefined(() => fs.readdirSync(path).sort()) ?? [],
   syncFolder: (path) => syncFolder(path),
 };
@@ -58,14 +63,15 @@ const OPEN_FLAGS = {
   read: fs.constants.O_RDONLY,
   update: fs.constants.O_RDWR,
   create: fs.constants.O_RDWR | fs.constants.O_CREAT,
+  durable: fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_DSYNC,
 };
 
-function openFile(path: string, mode: "read" | "update" | "create"): DiskFile {
+function openFile(path: string, mode: OpenMode): DiskFile {
   const fd = guarded(() => fs.openSync(path, OPEN_FLAGS[mode], 0o600));
   return {
     read: (position, length) => guarded(() => readFully(fd, position, length)),
     write: (bytes, position) => guarded(() => writeFully(fd, bytes, position)),
-    writeDurably: (bytes, position) => writeDurably(fd, bytes, position),
+    writeDurably: (bytes, position) => writeDurably(fd, bytes, { position, sync: mode !== "durable" }),
     sync: () =>
       new Promise((resolve, reject) =>
         fs.fdatasync(fd, (error) => (error === null ? resolve() : reject(diskError(error)))),
@@ -95,13 +101,18 @@ function writeFully(fd: number, bytes: Uint8Array, position: number): void {
   }
 }
 
-function writeDurably(fd: number, bytes: Uint8Array, position: number): Promise<void> {
+function writeDurably(
+  fd: number,
+  bytes: Uint8Array,
+  to: { readonly position: number; readonly sync: boolean },
+): Promise<void> {
   return new Promise((resolve, reject) => {
     const fail = (error: Error): void => reject(diskError(error));
     const step = (written: number): void => {
-      fs.write(fd, bytes, written, bytes.length - written, position + written, (error, count) => {
+      fs.write(fd, bytes, written, bytes.length - written, to.position + written, (error, count) => {
         if (error !== null) return fail(error);
         if (written + count < bytes.length) return step(written + count);
+        if (!to.sync) return resolve();
         fs.fdatasync(fd, (syncError) => (syncError === null ? resolve() : fail(syncError)));
       });
     };

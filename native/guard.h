@@ -1,0 +1,59 @@
+/*
+ * What the parts of the extension share.
+ *
+ *   guard.c      the SQL functions of the embedding process, and the entry point
+ *   authorizer.c what a tenant's SQL may do, decided as SQLite compiles it
+ *   watchdog.c   one thread that interrupts what runs past its deadline
+ *   rowcodec.c   row images
+ *   allowed.h    the lists of functions and pragmas
+ *
+ * The extension holds no cryptography and no tenant data. A connection belongs to one thread; only the fields said
+ * to be the watchdog's are touched by another.
+ */
+#ifndef KIMBERLITE_GUARD_H
+#define KIMBERLITE_GUARD_H
+
+#include "sqlite3ext.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { TRUSTED = 0, WRITE = 1, READ = 2 };
+enum { SECRET_SIZE = 16 };
+
+/* Bits of kimberlite_leave. */
+enum {
+  DEFERRED_FKS = 1, EXPIRED = 2, SCHEMA = 4, ALTER = 8, STATISTICS = 16, VTABLE = 32, ROWS = 64,
+  PRAGMA_SET = 128, SEQUENCE = 256
+};
+
+/* The guard of one connection. */
+typedef struct Guard Guard;
+struct Guard {
+  sqlite3 *db;
+  int references;          /* SQL functions that point here */
+  int ready;               /* the secret is set */
+  int mode;                /* TRUSTED, WRITE or READ */
+  int seen;                /* bits of what was permitted since enter */
+  int schema_view;         /* number of the expression that may read the schema table; 0: anybody may */
+  int filtered;            /* that expression was compiled since enter */
+  unsigned char secret[SECRET_SIZE];
+  char denied[201];        /* the first denial since enter */
+  Guard *next, **link;     /* the watchdog's: place among the armed, while link is not 0 */
+  int64_t deadline_ns;     /* the watchdog's */
+  int expired;             /* the watchdog's */
+};
+
+/* An authorizer callback (sqlite3_set_authorizer) over a Guard. */
+int kimberlite_authorize(void *guard, int action, const char *a, const char *b, const char *db, const char *within);
+
+/* Forgets an earlier expiry and, with a deadline above 0, arms it. 0 when there is no thread to watch. */
+int kimberlite_arm(Guard *g, sqlite3_int64 deadline_ms);
+
+/* After it returns no interrupt comes. Returns whether the deadline passed since kimberlite_arm. */
+int kimberlite_disarm(Guard *g);
+
+/* Registers kimberlite_row and kimberlite_col; returns an SQLite result code. */
+int kimberlite_register_rowcodec(sqlite3 *db);
+
+#endif

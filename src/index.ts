@@ -1,0 +1,44 @@
+/** Kimberlite: a compliance-first, multi-tenant database. */
+export {
+  ERROR_CODES,
+  type ErrorAction,
+  type ErrorCode,
+  type ErrorDetail,
+  HaltError,
+  KimberliteError,
+  RejectError,
+  RetryError,
+} from "./errors.ts";
+export type { Clock } from "./host/clock.ts";
+export type { Disk, DiskFile } from "./host/disk.ts";
+export type { Randomness } from "./host/randomness.ts";
+export type { TenantKeyReport } from "./keys/key-report.ts";
+export type { KeyContext, MasterKeyProvider } from "./keys/master-key.ts";
+export { createMasterKeyFile, masterKeyFile } from "./keys/master-key-file.ts";
+export {
+  type ExecuteResult,
+  Kimberlite,
+  type NodeStats,
+  type OperationOptions,
+  type Statement,
+  type StreamDescription,
+  type TenantDescription,
+  type Transaction,
+  type TransactionOptions,
+} from "./kimberlite.ts";
+export { type Checkpoint, openCheckpoint } from "./log/checkpoint.ts";
+export { type ConsistencyProof, type InclusionProof, verifyConsistency, verifyInclusion } from "./log/proofs.ts";
+export { parseVerifierKey, type VerifierKey } from "./log/signed-note.ts";
+export type { VerifyProgress, VerifyReport } from "./log/verify.ts";
+export type { OpenOptions } from "./node-state.ts";
+export type { RebuildProgress } from "./pipeline/recovery.ts";
+export type { Moment } from "./pipeline/time-travel.ts";
+export { DEFAULT_LIMITS, type StatementLimits } from "./projection/connection.ts";
+export type { Row, SqlInput, SqlParams, SqlValue } from "./projection/values.ts";
+export type { AppendOptions, AppendResult } from "./stream/append.ts";
+export type { EventValue } from "./stream/event.ts";
+export type { ReadRange, RowChangeItem, StreamEvent, StreamItem } from "./stream/stream-reader.ts";
+export { Duration } from "./tenant/duration.ts";
+export { Region } from "./tenant/region.ts";
+export type { TenantConfig, TenantEntry, TenantQuota, TenantState } from "./tenant/tenant-config.ts";
+export { StreamId, TenantId } from "./tenant/tenant-id.ts";

@@ -1,0 +1,298 @@
+/**
+ * The keys of one open tenant, and their rotations.
+ *
+ * Invariants: a key version is durable in the store before anything is encrypted under it; versions are never used
+ * twice; a rotation replaces the tenant's entry once, so a crash or a failing disk leaves the old keys or the new
+ * ones in force, whole; rotations of a tenant run one after another and stop neither reads nor writes, because no
+ * DEK changes under its version; nothing is wrapped under a KEK that the store does not hold. After `close` no key is
+ * left in memory, and no rotation that was under way begins to write.
+ */
+import type { KeyObject } from "node:crypto";
+import { assert, kimberliteError } from "../errors.ts";
+import { SYSTEM_TENANT } from "../tenant/tenant-id.ts";
+import { firstKeys, type TenantKeysOptions } from "./first-keys.ts";
+import { type KekUse, moveToKek, nextVersion, unwrapKek, wrapDek, wrapKek } from "./hierarchy.ts";
+import { reportKeys, type TenantKeyReport } from "./key-report.ts";
+import { requireAbsent, requireStored } from "./key-store.ts";
+import type { MasterKeyProvider } from "./master-key.ts";
+import { OpenKeys, type SigningPair } from "./open-keys.ts";
+import { Serial } from "./serial.ts";
+import { encodeStoredKeys, type StoredKeys } from "./stored-keys.ts";
+import { namingTenant } from "./tenant-error.ts";
+import { freshKey } from "./wrapping.ts";
+
+/** The DEK version that new blocks are sealed under, with its log subkey. */
+export interface CurrentKey {
+  readonly version: number;
+  readonly key: KeyObject;
+}
+
+/** The unwrapped keys of one open tenant. */
+export class TenantKeys {
+  readonly #options: TenantKeysOptions;
+  readonly #keys: OpenKeys;
+  readonly #rotations = new Serial();
+  #master: MasterKeyProvider;
+  #stored: StoredKeys;
+  #current: CurrentKey;
+  #closed = false;
+
+  private constructor(options: TenantKeysOptions, keys: OpenKeys, stored: StoredKeys) {
+    this.#options = options;
+    this.#master = options.master;
+    this.#keys = keys;
+    this.#stored = stored;
+    this.#current = this.#newestKey();
+  }
+
+  /**
+   * Makes the keys of a new tenant: a KEK and DEK version 1, and with `withSigningKey` (the system tenant alone) the
+   * installation's signing key. They are durable when this resolves.
+   *
+   * @throws `tenant_exists` if the store has keys of that tenant, whose data would be lost with them;
+   * `master_key_missing`, `master_key_invalid`, `master_key_wrong`, `disk_full`, `disk_failed`.
+   */
+  static async create(
+    options: TenantKeysOptions & { readonly withSigningKey?: boolean },
+  ): Promise<TenantKeys> {
+    const { tenant, store, randomness, withSigningKey = false } = options;
+    assert(!withSigningKey || tenant === SYSTEM_TENANT, "only the system tenant has a signing key");
+    const kek = freshKey(randomness);
+    try {
+      const stored = await store.update(tenant, (present) => {
+        requireAbsent(tenant, present);
+        return firstKeys({ ...options, kek, withSigningKey });
+      });
+      return new TenantKeys(options, OpenKeys.unwrap(tenant, kek, stored), stored);
+    } catch (error) {
+      kek.fill(0);
+      throw error;
+    }
+  }
+
+  /**
+   * Unwraps the keys of a tenant. Costs one read of a small file and one `unwrap` of the master key.
+   *
+   * @throws `keys_missing`, `keys_damaged`, `format_too_new`, `master_key_wrong`, `master_key_missing`,
+   * `master_key_invalid`, `disk_failed`.
+   */
+  static async load(options: TenantKeysOptions): Promise<TenantKeys> {
+    const { tenant, store, master } = options;
+    return namingTenant(tenant, async () => {
+      const stored = requireStored(tenant, store.read(tenant));
+      const kek = await unwrapKek(tenant, stored.kek, master);
+      return new TenantKeys(options, OpenKeys.unwrap(tenant, kek, stored), stored);
+    });
+  }
+
+  /** The key that new blocks are sealed under; changes with `rotateDek`. Costs nothing. */
+  get current(): CurrentKey {
+    this.#assertOpen();
+    return this.#current;
+  }
+
+  /** The log subkey of a DEK version. @throws `keys_missing` if there is no such version. */
+  logKey(version: number): KeyObject {
+    this.#assertOpen();
+    return this.#keys.logKey(version) ?? this.#noSuchVersion(version);
+  }
+
+  /**
+   * The projection's subkey under the DEK version that is recorded for it, or under `version` (to re-encrypt the
+   * projection before `setProjectionDek` records it). The Buffer is lent: it is zeroed by `close`.
+   *
+   * @throws `keys_missing` if there is no such version.
+   */
+  projectionKey(version?: number): { readonly version: number; readonly key: Buffer } {
+    this.#assertOpen();
+    const wanted = version ?? this.#stored.projectionDek;
+    return { version: wanted, key: this.#keys.projectionKey(wanted) ?? this.#noSuchVersion(wanted) };
+  }
+
+  /**
+   * Records, durably, that the projection is encrypted under `version`.
+   *
+   * @throws `keys_missing` if there is no such version; `disk_full`, `disk_failed`.
+   */
+  async setProjectionDek(version: number): Promise<void> {
+    this.#assertOpen();
+    if (!this.#keys.hasDek(version)) this.#noSuchVersion(version);
+    await this.#rotations.run(() => this.#commit((present) => ({ ...present, projectionDek: version })));
+  }
+
+  /** The installation's Ed25519 private key. @throws `keys_missing` for a tenant that has none. */
+  signingKey(): KeyObject {
+    return this.#signingPair().privateKey;
+  }
+
+  /** The public half of `signingKey`, which anyone may know. @throws `keys_missing` likewise. */
+  get verifierPublicKey(): KeyObject {
+    return this.#signingPair().publicKey;
+  }
+
+  /**
+   * Makes a new DEK version and has new blocks sealed under it; older versions go on opening older blocks.
+   *
+   * @returns the new version, durable before `current` gives it out.
+   * @throws `disk_full`, `disk_failed`: `current` is what it was. `closed` if the keys were closed meanwhile.
+   */
+  async rotateDek(): Promise<number> {
+    this.#assertOpen();
+    return this.#rotations.run(() => this.#addDek());
+  }
+
+  /**
+   * Makes a new KEK and wraps every DEK version, and the signing key, under it: one replacement of the entry. The
+   * DEKs themselves stay. When it resolves, what the former KEK wrapped is overwritten.
+   *
+   * @throws what the master key throws; `disk_full`, `disk_failed`: the former KEK or the new one is in force, in the
+   * store and here alike. `closed` if the keys were closed meanwhile.
+   */
+  async rotateKek(): Promise<void> {
+    this.#assertOpen();
+    await this.#rotations.run(() => this.#replaceKek());
+  }
+
+  /**
+   * Wraps the KEK under another master key, which this tenant uses from then on. The former one is no longer needed
+   * for this tenant.
+   *
+   * @throws as `rotateKek` does.
+   */
+  async rewrapUnder(newMaster: MasterKeyProvider): Promise<void> {
+    this.#assertOpen();
+    await this.#rotations.run(async () => {
+      await this.#commit(async (present) => {
+        const kek = await wrapKek(this.#options.tenant, { ...present.kek, key: this.#keys.kek }, newMaster);
+        return { ...present, kek };
+      });
+      this.#master = newMaster;
+    });
+  }
+
+  /** Versions, ages and the master key's id; never key bytes, wrapped or not. */
+  describe(): TenantKeyReport {
+    this.#assertOpen();
+    const { tenant, clock } = this.#options;
+    return reportKeys(tenant, this.#stored, clock.wallTimeUs());
+  }
+
+  /**
+   * Zeroes every key in memory, at once. Any use afterwards is an assertion failure; closing twice is fine. A rotation
+   * under way fails with `closed`, unless its write had begun, which then ends as it would have.
+   */
+  close(): void {
+    this.#closed = true;
+    this.#keys.zero();
+  }
+
+  async #addDek(): Promise<number> {
+    const { randomness, clock } = this.#options;
+    const key = freshKey(randomness);
+    let version = 0;
+    try {
+      await this.#commit((present) => {
+        version = nextVersion(present.deks.at(-1)?.version ?? 0);
+        const dek = wrapDek(this.#use(this.#keys.kek), { key, version, createdAtUs: clock.wallTimeUs() });
+        return { ...present, deks: [...present.deks, dek] };
+      });
+    } catch (error) {
+      key.fill(0);
+      throw error;
+    }
+    this.#keys.addDek(version, key);
+    this.#current = this.#newestKey();
+    return version;
+  }
+
+  async #replaceKek(): Promise<void> {
+    const { tenant, randomness, clock } = this.#options;
+    const key = freshKey(randomness);
+    const version = nextVersion(this.#stored.kek.version);
+    try {
+      await this.#commit(async (present) => {
+        const kek = await wrapKek(tenant, { key, version, createdAtUs: clock.wallTimeUs() }, this.#master);
+        // Closing zeroed the KEK while the master key was asked; zeros must not be taken for it.
+        this.#refuseIfClosed();
+        return moveToKek(present, this.#keys.kek, this.#use(key), kek);
+      });
+    } finally {
+      if (!this.#closed && this.#stored.kek.version === version) this.#keys.replaceKek(key);
+      else key.fill(0);
+    }
+  }
+
+  /** Runs one change of the entry; afterwards `#stored` is what it made if the store has that, also on failure. */
+  async #commit(change: (present: StoredKeys) => StoredKeys | Promise<StoredKeys>): Promise<void> {
+    const { tenant, store } = this.#options;
+    let made: StoredKeys | undefined;
+    try {
+      this.#stored = await store.update(tenant, async (present) => {
+        this.#refuseIfClosed();
+        made = await change(this.#requireOurKek(present));
+        this.#refuseIfClosed();
+        return made;
+      });
+    } catch (error) {
+      if (made !== undefined && this.#storeHas(made)) this.#stored = made;
+      throw error;
+    }
+    this.#refuseIfClosed();
+  }
+
+  #requireOurKek(present: StoredKeys | undefined): StoredKeys {
+    const { tenant } = this.#options;
+    const stored = requireStored(tenant, present);
+    if (stored.kek.version === this.#stored.kek.version) return stored;
+    throw kimberliteError("keys_damaged", "the key store holds another KEK than the open tenant; reopen it", {
+      detail: { tenant, kekVersion: this.#stored.kek.version, storedKekVersion: stored.kek.version },
+    });
+  }
+
+  #storeHas(made: StoredKeys): boolean {
+    const { tenant, store } = this.#options;
+    try {
+      const stored = store.read(tenant);
+      return stored !== undefined && encodeStoredKeys(tenant, stored).equals(encodeStoredKeys(tenant, made));
+    } catch {
+      // A store that cannot be read says nothing; the next change finds out whose KEK it has.
+      return false;
+    }
+  }
+
+  #newestKey(): CurrentKey {
+    const version = this.#stored.deks.findLast((dek) => this.#keys.hasDek(dek.version))?.version ?? 0;
+    const key = this.#keys.logKey(version);
+    assert(key !== undefined, "an open tenant has a DEK");
+    return { version, key };
+  }
+
+  #signingPair(): SigningPair {
+    this.#assertOpen();
+    const pair = this.#keys.signing;
+    if (pair !== undefined) return pair;
+    const { tenant } = this.#options;
+    throw kimberliteError("keys_missing", "the tenant has no signing key", { detail: { tenant } });
+  }
+
+  #use(kek: Buffer): KekUse {
+    return { tenant: this.#options.tenant, kek, randomness: this.#options.randomness };
+  }
+
+  #noSuchVersion(dekVersion: number): never {
+    const { tenant } = this.#options;
+    throw kimberliteError("keys_missing", "the tenant has no such DEK version", {
+      detail: { tenant, dekVersion },
+    });
+  }
+
+  #assertOpen(): void {
+    assert(!this.#closed, "a tenant's keys are not used after they were closed");
+  }
+
+  #refuseIfClosed(): void {
+    if (!this.#closed) return;
+    const { tenant } = this.#options;
+    throw kimberliteError("closed", "the tenant's keys were closed", { detail: { tenant } });
+  }
+}

@@ -1,0 +1,480 @@
+/**
+ * The embedded database: tenants, each with a SQL database and event streams on an encrypted, provable log of its own.
+ *
+ * Every tenant-scoped method takes the tenant first; there is no current or default tenant. Every operation is admitted
+ * by the tenant's state and quota before it touches the tenant.
+ */
+import { kimberliteError } from "./errors.ts";
+import type { TenantKeyReport } from "./keys/key-report.ts";
+import type { MasterKeyProvider } from "./keys/master-key.ts";
+import { rewrapTenant } from "./keys/rewrap-tenant.ts";
+import { signCheckpoint } from "./log/checkpoint.ts";
+import { type ConsistencyProof, type InclusionProof, proveConsistency, proveInclusion } from "./log/proofs.ts";
+import { formatVerifierKey, verifierKey } from "./log/signed-note.ts";
+import { logFolder } from "./log/segment.ts";
+import { type VerifyProgress, type VerifyReport, verifyLog } from "./log/verify.ts";
+import { NodeState, type OpenOptions } from "./node-state.ts";
+import type { CallContext } from "./pipeline/commit-pipeline.ts";
+import type { TenantEngine } from "./pipeline/tenant-engine.ts";
+import type { Moment } from "./pipeline/time-travel.ts";
+import type { StreamRow } from "./projection/bookkeeping.ts";
+import { quoteName } from "./projection/tables.ts";
+import type { Row, SqlInput, SqlParams } from "./projection/values.ts";
+import type { StatementRequest, StatementResult, WriteSession } from "./projection/writer.ts";
+import { appendEvents, type AppendOptions, type AppendResult, findStream, makeStream } from "./stream/append.ts";
+import { parseOffset, type ReadRange, readItems, type StreamItem, tailItems } from "./stream/stream-reader.ts";
+import type { Duration } from "./tenant/duration.ts";
+import { parseQuota, parseRetention, parseTenantConfig, type TenantConfig, type TenantEntry, type TenantQuota } from "./tenant/tenant-config.ts";
+import { StreamId, SYSTEM_TENANT, TenantId } from "./tenant/tenant-id.ts";
+
+/** Outcome of a statement. */
+export interface ExecuteResult {
+  readonly columns: readonly string[];
+  readonly rows: readonly Row[];
+  /** Rows that the statement itself inserted, updated or deleted; not those of triggers and cascades. */
+  readonly rowsAffected: number;
+  readonly lastInsertRowid: number | bigint | undefined;
+  /** Offset of the transaction's record in the tenant's log; undefined if it changed nothing. */
+  readonly offset: bigint | undefined;
+}
+
+/** One statement of a transaction that is given as a list. */
+export type Statement = string | { readonly sql: string; readonly params?: SqlParams };
+
+/** What a callback transaction may do; it ends with the callback. */
+export interface Transaction {
+  execute(sql: string, params?: SqlParams): ExecuteResult;
+  query(sql: string, params?: SqlParams): Row[];
+}
+
+/** Who is asking, for the record; the library trusts what it is told. */
+export interface OperationOptions {
+  /** 1 to 255 characters; "local" unless given. */
+  readonly actor?: string;
+  readonly correlationId?: string;
+}
+
+export interface TransactionOptions extends OperationOptions {
+  /** Longest time that the callback may take, 5 s unless given. */
+  readonly timeLimitMs?: number;
+}
+
+/** What is known of a tenant. */
+export interface TenantDescription extends TenantEntry {
+  /** Records in the log: offsets 0 … size−1. */
+  readonly size: bigint;
+  readonly logBytes: number;
+  readonly projectionBytes: number;
+}
+
+export interface StreamDescription {
+  readonly id: StreamId;
+  readonly kind: "table" | "events";
+  readonly name: string;
+}
+
+export interface NodeStats {
+  readonly tenants: number;
+  readonly openTenants: number;
+  readonly installation: string;
+}
+
+const DEFAULT_TRANSACTION_MS = 5_000;
+const MAX_PAGE = 10_000;
+
+export class Kimberlite implements AsyncDisposable {
+  readonly #node: NodeState;
+  #closed: Promise<void> | undefined;
+
+  private constructor(node: NodeState) {
+    this.#node = node;
+  }
+
+  /**
+   * Opens a data directory, creating it unless `create` is false.
+   *
+   * Recovers what a crash left: the commit journal is replayed; projections catch up when their tenant is first used.
+   * A wrong or missing master key changes nothing on the disk.
+   *
+   * @throws `master_key_missing`, `master_key_invalid`, `master_key_wrong`, `directory_locked`, `format_too_new`,
+   * `directory_not_initialised`, `keys_missing`, `keys_damaged`, `journal_damaged`, `log_damaged`, `disk_failed`,
+   * `runtime_unsupported`.
+   */
+  static async open(options: OpenOptions): Promise<Kimberlite> {
+    return new Kimberlite(await NodeState.open(options));
+  }
+
+  /** Creates a tenant: its keys first, then its entry in the catalogue. @throws `tenant_exists`, `invalid_argument` */
+  async createTenant(config: TenantConfig): Promise<TenantEntry> {
+    const node = this.#open();
+    const parsed = parseTenantConfig(config);
+    return node.directory.create(parsed, () => node.createKeys(parsed.id));
+  }
+
+  /** Tenants in order of id; give the last id of a page as `after` for the next. At most 10,000 a page, 1,000 unless given. */
+  async listTenants(page: { readonly after?: TenantId; readonly limit?: number } = {}): Promise<TenantEntry[]> {
+    const limit = page.limit ?? 1_000;
+    if (!Number.isInteger(limit) || limit < 1 || limit > MAX_PAGE) {
+      throw kimberliteError("invalid_argument", `limit is an integer from 1 to ${MAX_PAGE}`);
+    }
+    const after = page.after === undefined ? undefined : TenantId(page.after);
+    return this.#open().directory.list({ after, limit });
+  }
+
+  /** Opens the tenant if it is cold. @throws `tenant_not_found` */
+  async describeTenant(id: TenantId): Promise<TenantDescription> {
+    const entry = this.#open().directory.get(TenantId(id));
+    return this.#node.tenants.use(entry.id, (engine) => {
+      const { hasLog: _, ...known } = entry;
+      const { totalBytes, nextOffset } = engine.log.head;
+      return { ...known, size: nextOffset, logBytes: totalBytes, projectionBytes: engine.projectionBytes };
+    });
+  }
+
+  /** Refuses the tenant's reads and writes with `tenant_suspended` until it is resumed. Idempotent. */
+  async suspendTenant(id: TenantId): Promise<TenantEntry> {
+    return this.#open().directory.setState(TenantId(id), "suspended");
+  }
+
+  async resumeTenant(id: TenantId): Promise<TenantEntry> {
+    return this.#open().directory.setState(TenantId(id), "active");
+  }
+
+  /** Replaces the tenant's quota, at once. A quota below what is used refuses writes, and loses nothing. */
+  async setQuota(id: TenantId, quota: TenantQuota): Promise<TenantEntry> {
+    const node = this.#open();
+    const entry = await node.directory.setQuota(TenantId(id), parseQuota(quota));
+    node.gate(entry.id, entry.quota).change(entry.quota);
+    return entry;
+  }
+
+  async setRetention(id: TenantId, retention: Duration): Promise<TenantEntry> {
+    return this.#open().directory.setRetention(TenantId(id), parseRetention(retention));
+  }
+
+  /**
+   * Runs one statement and resolves when what it changed is durable.
+   *
+   * @throws `invalid_sql`, `invalid_parameter`, `unsupported_sql`, `constraint_violation`, `quota_exceeded`,
+   * `rate_limited`, `statement_timeout`, `result_too_large`, `value_too_large`, `transaction_too_large`, `disk_full`,
+   * `tenant_not_found`, `tenant_suspended`.
+   */
+  async execute(id: TenantId, sql: string, params?: SqlParams, options?: OperationOptions): Promise<ExecuteResult> {
+    const context = parseContext(options);
+    return this.#operate(id, async (engine) => {
+      const { value, offset } = await engine.pipeline.submit(context, (session) => session.run({ sql, params }));
+      return toExecuteResult(value, offset);
+    });
+  }
+
+  /**
+   * Reads, from a snapshot of what is committed; with `at`, as the tenant was at an offset or time.
+   *
+   * Cost: a compiled statement is kept by its text; the first query `at` a moment replays the log up to it.
+   * @throws as `execute`, and `read_only` for a write, `offset_out_of_range`.
+   */
+  async query(id: TenantId, sql: string, params?: SqlParams, options: { readonly at?: Moment } = {}): Promise<Row[]> {
+    const request: StatementRequest = { sql, params };
+    const { at } = options;
+    return this.#operate(id, async (engine) => {
+      const result = at === undefined ? engine.query(request) : await engine.timeTravel.query(at, request);
+      return result.rows as Row[];
+    });
+  }
+
+  /** Inserts one row or several, in one transaction. Every row's fields are columns. */
+  async insert(
+    id: TenantId,
+    table: string,
+    rows: Readonly<Record<string, SqlInput>> | readonly Readonly<Record<string, SqlInput>>[],
+    options?: OperationOptions,
+  ): Promise<ExecuteResult> {
+    const list = Array.isArray(rows) ? (rows as readonly Readonly<Record<string, SqlInput>>[]) : [rows as Record<string, SqlInput>];
+    const requests = list.map((row) => insertRequest(table, row));
+    if (requests.length === 0) throw kimberliteError("invalid_argument", "insert() takes at least one row");
+    const results = await this.transaction(id, requests, options);
+    const last = results.at(-1) as ExecuteResult;
+    return { ...last, rowsAffected: results.reduce((sum, result) => sum + result.rowsAffected, 0) };
+  }
+
+  /** Runs a list of statements as one transaction: all of them or none. */
+  transaction(id: TenantId, statements: readonly Statement[], options?: OperationOptions): Promise<ExecuteResult[]>;
+  /**
+   * Runs a callback as one transaction that holds the tenant's writer for a bounded time. It commits when the callback
+   * resolves and is rolled back if it throws, or past `timeLimitMs` (`transaction_timeout`).
+   */
+  transaction<T>(id: TenantId, callback: (transaction: Transaction) => Promise<T> | T, options?: TransactionOptions): Promise<T>;
+  async transaction<T>(
+    id: TenantId,
+    work: readonly Statement[] | ((transaction: Transaction) => Promise<T> | T),
+    options: TransactionOptions = {},
+  ): Promise<T | ExecuteResult[]> {
+    const context = parseContext(options);
+    if (typeof work !== "function") return this.#operate(id, (engine) => runList(engine, context, work));
+    const timeLimitMs = options.timeLimitMs ?? DEFAULT_TRANSACTION_MS;
+    return this.#operate(id, async (engine) => {
+      const run = async (session: WriteSession): Promise<T> => work(sessionTransaction(session));
+      return (await engine.pipeline.interact(context, run, { timeLimitMs })).value;
+    });
+  }
+
+  /** @throws `stream_exists`, `invalid_argument` */
+  async createStream(id: TenantId, name: string, options?: OperationOptions): Promise<StreamId> {
+    const context = parseContext(options);
+    return this.#operate(id, async (engine) => StreamId(engine.tenant, await makeStream(engine, context, name)));
+  }
+
+  /** The tenant's streams: its tables and its event streams. */
+  async streams(id: TenantId): Promise<StreamDescription[]> {
+    return this.#operate(id, (engine) =>
+      engine
+        .reader()
+        .bookkeeping.streams()
+        .filter((row) => !row.dropped)
+        .map(({ id: local, kind, name }) => ({ id: StreamId(engine.tenant, local), kind, name })),
+    );
+  }
+
+  /**
+   * Appends events to an event stream, as one transaction.
+   *
+   * `expectedOffset` is the offset that the first event must get (`offset_conflict` if it would not). A repeated
+   * `idempotencyKey` with the same events gives the first result again, also after a restart; with others it is
+   * `idempotency_conflict`.
+   */
+  async append(id: TenantId, stream: StreamId, events: readonly unknown[], options: AppendOptions & OperationOptions = {}): Promise<AppendResult> {
+    const context = parseContext(options);
+    const maxBytes = this.#open().limits.maxValueBytes;
+    return this.#operate(id, (engine) => appendEvents(engine, { stream, events, options, context, maxBytes }));
+  }
+
+  /** Reads a stream in order. The tenant stays open while the iteration lasts. */
+  async *read(id: TenantId, stream: StreamId, range: ReadRange = {}): AsyncGenerator<StreamItem, void> {
+    const from = parseOffset(range.from ?? 0n, "from");
+    const limit = range.limit ?? Number.POSITIVE_INFINITY;
+    yield* this.#iterate(id, stream, (engine, row) => readItems(engine, row, { from, limit }));
+  }
+
+  /** Reads a stream and then waits for more, until `signal` ends it. Back-pressure: nothing is read ahead of the consumer. */
+  async *subscribe(
+    id: TenantId,
+    stream: StreamId,
+    options: { readonly from?: bigint | number; readonly signal: AbortSignal },
+  ): AsyncGenerator<StreamItem, void> {
+    const from = parseOffset(options.from ?? 0n, "from");
+    const check = (): void => void this.#admitted(id);
+    yield* this.#iterate(id, stream, (engine, row) => tailItems(engine, row, { from, signal: options.signal, check }));
+  }
+
+  /** A signed checkpoint (C2SP `tlog-checkpoint`) of the tenant's log as it is now. */
+  async checkpoint(id: TenantId): Promise<string> {
+    return this.#inspect(id, (engine) => {
+      const frontier = engine.log.frontier();
+      const name = this.#signerName();
+      return signCheckpoint(
+        { origin: `${name}/tenant/${engine.tenant}`, size: frontier.size, root: frontier.root() },
+        { keyName: name, privateKey: this.#node.system.keys.signingKey() },
+      );
+    });
+  }
+
+  /** The key that checkpoints verify under, as a C2SP verifier key. */
+  verifierKey(): string {
+    return formatVerifierKey(verifierKey(this.#signerName(), this.#open().system.keys.verifierPublicKey));
+  }
+
+  /**
+   * Checks the tenant's whole log: chain, hashes, Merkle tree, and under its keys every seal and record. Damage is in
+   * the report, with the first bad offset.
+   */
+  async verifyTenant(
+    id: TenantId,
+    options: { readonly onProgress?: (progress: VerifyProgress) => void; readonly signal?: AbortSignal } = {},
+  ): Promise<VerifyReport> {
+    return this.#inspect(id, (engine) => {
+      const { disk, root } = this.#node;
+      return verifyLog({
+        disk,
+        folder: logFolder(root, engine.tenant),
+        tenant: engine.tenant,
+        keyOf: (version) => engine.keys.logKey(version),
+        untilOffset: engine.log.nextOffset,
+        ...options,
+      });
+    });
+  }
+
+  /** Proof that the record at `offset` is in the log (RFC 9162 §2.1.3). Cost: reads the log's block headers. */
+  async inclusionProof(id: TenantId, offset: bigint | number): Promise<InclusionProof> {
+    const wanted = parseOffset(offset, "offset");
+    return this.#inspect(id, (engine) => {
+      const size = engine.log.nextOffset;
+      const prover = proveInclusion({ offset: wanted, size });
+      for (const leaf of engine.log.leafHashes(0n, size)) prover.push(leaf);
+      return prover.finish();
+    });
+  }
+
+  /** Proof that the log of `from` records is a prefix of the log of `to` records (RFC 9162 §2.1.4). */
+  async consistencyProof(id: TenantId, from: bigint | number, to: bigint | number): Promise<ConsistencyProof> {
+    const sizes = { fromSize: parseOffset(from, "from"), toSize: parseOffset(to, "to") };
+    return this.#inspect(id, (engine) => {
+      if (sizes.toSize > engine.log.nextOffset) {
+        throw kimberliteError("offset_out_of_range", "the log is not that long", { detail: { size: engine.log.nextOffset } });
+      }
+      const prover = proveConsistency(sizes);
+      for (const leaf of engine.log.leafHashes(0n, sizes.toSize)) prover.push(leaf);
+      return prover.finish();
+    });
+  }
+
+  /** Puts a new DEK version into force for the blocks that follow; older blocks stay readable. @returns its number */
+  async rotateDek(id: TenantId): Promise<number> {
+    return this.#inspect(id, (engine) => engine.pipeline.rotateDek());
+  }
+
+  /** Makes a new KEK and re-wraps every DEK version under it. */
+  async rotateKek(id: TenantId): Promise<void> {
+    await this.#inspect(id, (engine) => engine.keys.rotateKek());
+  }
+
+  /** Re-wraps every tenant's KEK under another master key, which is the node's from then on. Neither reads nor writes stop. */
+  async rotateMasterKey(provider: MasterKeyProvider): Promise<void> {
+    const node = this.#open();
+    const from = node.masterKey;
+    for (const tenant of node.keyStore.tenants()) {
+      if (tenant === SYSTEM_TENANT) continue;
+      const open = node.tenants.peek(tenant);
+      if (open !== undefined) await node.tenants.use(tenant, (engine) => engine.keys.rewrapUnder(provider));
+      else await rewrapTenant({ tenant, from, to: provider, store: node.keyStore });
+    }
+    // The system tenant last: until then the old master key opens the directory.
+    await node.system.keys.rewrapUnder(provider);
+    node.masterKey = provider;
+  }
+
+  /** Versions and ages of the tenant's keys, never a key. */
+  async keys(id: TenantId): Promise<TenantKeyReport & { readonly blocksSealed: number }> {
+    return this.#inspect(id, (engine) => ({ ...engine.keys.describe(), blocksSealed: engine.pipeline.blocksSealed }));
+  }
+
+  stats(): NodeStats {
+    const node = this.#open();
+    return { tenants: node.directory.size, openTenants: node.tenants.size, installation: node.installation.id };
+  }
+
+  /** Finishes what was accepted, then closes. Idempotent. */
+  close(): Promise<void> {
+    this.#closed ??= this.#node.close();
+    return this.#closed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #signerName(): string {
+    return `kimberlite/${this.#open().installation.id}`;
+  }
+
+  #open(): NodeState {
+    if (this.#closed !== undefined) throw kimberliteError("closed", "the database is closed");
+    return this.#node;
+  }
+
+  /** @throws `tenant_not_found`, `tenant_suspended` */
+  #admitted(id: TenantId): ReturnType<NodeState["directory"]["get"]> {
+    const entry = this.#open().directory.get(TenantId(id));
+    if (entry.state === "suspended") {
+      throw kimberliteError("tenant_suspended", `tenant ${entry.id} is suspended`, { detail: { tenant: entry.id } });
+    }
+    return entry;
+  }
+
+  /** Admits and runs one operation of a tenant. */
+  async #operate<T>(id: TenantId, work: (engine: TenantEngine) => T | Promise<T>): Promise<T> {
+    const entry = this.#admitted(id);
+    const gate = this.#node.gate(entry.id, entry.quota);
+    gate.enter();
+    try {
+      return await this.#node.tenants.use(entry.id, work);
+    } finally {
+      gate.leave();
+    }
+  }
+
+  /** Runs an operator's look at a tenant, also a suspended one, outside its quota. */
+  async #inspect<T>(id: TenantId, work: (engine: TenantEngine) => T | Promise<T>): Promise<T> {
+    return this.#node.tenants.use(this.#open().directory.get(TenantId(id)).id, work);
+  }
+
+  /** Keeps the tenant open and its operation counted for as long as the iteration lasts. */
+  async *#iterate(
+    id: TenantId,
+    stream: StreamId,
+    items: (engine: TenantEngine, row: StreamRow) => AsyncGenerator<StreamItem, void>,
+  ): AsyncGenerator<StreamItem, void> {
+    let end: () => void = () => undefined;
+    const ended = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    let started: (engine: TenantEngine) => void = () => undefined;
+    const engineReady = new Promise<TenantEngine>((resolve) => {
+      started = resolve;
+    });
+    const held = this.#operate(id, async (engine) => {
+      started(engine);
+      await ended;
+    });
+    try {
+      const engine = await Promise.race([engineReady, held.then(() => engineReady)]);
+      yield* items(engine, findStream(engine, stream));
+    } finally {
+      end();
+      await held.catch(() => undefined);
+    }
+  }
+}
+
+function parseContext(options: OperationOptions = {}): CallContext {
+  const { actor = "local", correlationId } = options;
+  for (const text of [actor, correlationId ?? "-"]) {
+    if (typeof text !== "string" || text.length < 1 || text.length > 255 || !text.isWellFormed()) {
+      throw kimberliteError("invalid_argument", "actor and correlationId are 1 to 255 characters");
+    }
+  }
+  return { actor, correlationId };
+}
+
+function toExecuteResult(result: StatementResult, offset: bigint | undefined): ExecuteResult {
+  return { ...result, rows: result.rows as Row[], offset };
+}
+
+async function runList(engine: TenantEngine, context: CallContext, statements: readonly Statement[]): Promise<ExecuteResult[]> {
+  if (!Array.isArray(statements)) throw kimberliteError("invalid_argument", "transaction() takes statements or a callback");
+  const requests: StatementRequest[] = (statements as readonly Statement[]).map((statement) =>
+    typeof statement === "string" ? { sql: statement } : { sql: statement?.sql, params: statement?.params },
+  );
+  const { value, offset } = await engine.pipeline.submit(context, (session) => requests.map((request) => session.run(request)));
+  return value.map((result) => toExecuteResult(result, offset));
+}
+
+/** A transaction that refuses use after its callback ended. */
+function sessionTransaction(session: WriteSession): Transaction {
+  const run = (sql: string, params?: SqlParams): ExecuteResult => toExecuteResult(session.run({ sql, params }), undefined);
+  return { execute: run, query: (sql, params) => [...run(sql, params).rows] };
+}
+
+function insertRequest(table: unknown, row: Readonly<Record<string, SqlInput>>): { sql: string; params: SqlInput[] } {
+  if (typeof table !== "string" || table === "" || table.includes("\0")) {
+    throw kimberliteError("invalid_argument", "insert() takes the name of a table");
+  }
+  if (typeof row !== "object" || row === null || Array.isArray(row)) {
+    throw kimberliteError("invalid_argument", "insert() takes a row, or an array of rows, as objects");
+  }
+  const columns = Object.keys(row);
+  if (columns.length === 0) return { sql: `INSERT INTO ${quoteName(table)} DEFAULT VALUES`, params: [] };
+  const places = columns.map(() => "?").join(", ");
+  const names = columns.map(quoteName).join(", ");
+  return { sql: `INSERT INTO ${quoteName(table)} (${names}) VALUES (${places})`, params: Object.values(row) };
+}

@@ -1,0 +1,172 @@
+/**
+ * Verification of a log from its files alone: every header, hash, link of the chain, segment boundary and Merkle root;
+ * with keys also every seal, leaf and record. Needs no key, no projection and no running database; finds the first
+ * offset at which a log is not what it must be.
+ */
+import type { KeyObject } from "node:crypto";
+import { KimberliteError } from "../errors.ts";
+import type { Disk } from "../host/disk.ts";
+import type { TenantId } from "../tenant/tenant-id.ts";
+import { type Block, GENESIS_HASH, openBlock } from "./block.ts";
+import { MerkleFrontier } from "./merkle.ts";
+import { decodeRecord } from "./record.ts";
+import { damaged, listSegments, readSegmentHeader, scanSegment, segmentPath } from "./segment.ts";
+
+export interface VerifyOptions {
+  readonly disk: Disk;
+  readonly folder: string;
+  readonly tenant: TenantId;
+  /** Gives the log key of a DEK version: with it the seals are opened too. */
+  readonly keyOf?: ((dekVersion: number) => KeyObject) | undefined;
+  /** Records that must be there at least; more may follow while the tenant is written. */
+  readonly untilOffset?: bigint | undefined;
+  /** Sizes at which the root is wanted, for checkpoints to compare with. */
+  readonly rootsAt?: readonly bigint[] | undefined;
+  readonly onProgress?: ((progress: VerifyProgress) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface VerifyProgress {
+  readonly tenant: TenantId;
+  readonly bytes: number;
+  readonly offset: bigint;
+}
+
+export interface VerifyReport {
+  readonly tenant: TenantId;
+  readonly ok: boolean;
+  /** Records that verified: offsets 0 … size−1. */
+  readonly size: bigint;
+  readonly blocks: number;
+  readonly segments: number;
+  readonly bytes: number;
+  /** Merkle root over the records that verified. */
+  readonly root: Buffer;
+  readonly sealsOpened: boolean;
+  readonly firstBadOffset?: bigint;
+  readonly reason?: string;
+  readonly roots: ReadonlyMap<bigint, Buffer>;
+}
+
+const TURN_BYTES = 4 * 1024 * 1024;
+
+interface State {
+  nextOffset: bigint;
+  hash: Buffer;
+  frontier: MerkleFrontier;
+  blocks: number;
+  segments: number;
+  bytes: number;
+  timeUs: bigint;
+}
+
+/** Streams the whole log. Memory: one block. @throws `disk_failed`, `aborted`; damage is in the report. */
+export async function verifyLog(options: VerifyOptions): Promise<VerifyReport> {
+  const state: State = {
+    nextOffset: 0n,
+    hash: GENESIS_HASH,
+    frontier: MerkleFrontier.empty(),
+    blocks: 0,
+    segments: 0,
+    bytes: 0,
+    timeUs: 0n,
+  };
+  const roots = new Map<bigint, Buffer>();
+  let reason = await walk(options, state, roots);
+  if (reason === undefined && options.untilOffset !== undefined && state.nextOffset < options.untilOffset) {
+    reason = "the log ends before what was committed to it";
+  }
+  return {
+    tenant: options.tenant,
+    ok: reason === undefined,
+    size: state.nextOffset,
+    blocks: state.blocks,
+    segments: state.segments,
+    bytes: state.bytes,
+    root: state.frontier.root(),
+    sealsOpened: options.keyOf !== undefined,
+    roots,
+    ...(reason === undefined ? {} : { firstBadOffset: state.nextOffset, reason }),
+  };
+}
+
+/** @returns why it stopped before the end, or undefined. */
+async function walk(options: VerifyOptions, state: State, roots: Map<bigint, Buffer>): Promise<string | undefined> {
+  const wanted = new Set(options.rootsAt ?? []);
+  if (wanted.has(0n)) roots.set(0n, state.frontier.root());
+  let turn = 0;
+  try {
+    for (const firstOffset of listSegments(options.disk, options.folder)) {
+      if (firstOffset !== state.nextOffset) return "a segment is missing, or stands where none should";
+      for (const step of verifySegment(options, state, { firstOffset, wanted, roots })) {
+        if (typeof step === "string") return step;
+        turn += step;
+        if (turn < TURN_BYTES) continue;
+        turn = 0;
+        options.onProgress?.({ tenant: options.tenant, bytes: state.bytes, offset: state.nextOffset });
+        await new Promise<void>((resolve) => setImmediate(resolve));
+        options.signal?.throwIfAborted();
+      }
+      state.segments += 1;
+    }
+  } catch (error) {
+    if (error instanceof KimberliteError && error.code === "log_damaged") return error.message;
+    throw error;
+  }
+  options.onProgress?.({ tenant: options.tenant, bytes: state.bytes, offset: state.nextOffset });
+  return undefined;
+}
+
+interface SegmentTask {
+  readonly firstOffset: bigint;
+  readonly wanted: ReadonlySet<bigint>;
+  readonly roots: Map<bigint, Buffer>;
+}
+
+function* verifySegment(options: VerifyOptions, state: State, task: SegmentTask): Generator<number | string, void> {
+  const { disk, tenant, folder } = options;
+  const file = disk.open(segmentPath(folder, task.firstOffset), "read");
+  try {
+    const { header, bytes } = readSegmentHeader(file, { tenant, firstOffset: task.firstOffset });
+    if (!header.previousHash.equals(state.hash)) return yield "a segment does not continue the one before";
+    const frontier = state.frontier.snapshot().hashes;
+    const agrees = header.frontier.length === frontier.length && frontier.every((root, i) => root.equals(header.frontier[i] as Buffer));
+    if (!agrees) return yield "a segment's Merkle state is not that of the records before it";
+    state.bytes += bytes;
+    for (const scanned of scanSegment(file, bytes, { tenant, nextOffset: state.nextOffset, hash: state.hash })) {
+      if (scanned.kind === "end") return;
+      if (scanned.kind !== "block") {
+        if (options.untilOffset !== undefined && state.nextOffset >= options.untilOffset && scanned.kind === "torn") return;
+        return yield scanned.why;
+      }
+      verifyBlock(options, state, scanned.block);
+      noteRoots(state, scanned.block, task);
+      yield scanned.block.totalBytes;
+    }
+  } finally {
+    file.close();
+  }
+}
+
+function verifyBlock(options: VerifyOptions, state: State, block: Block): void {
+  const at = { tenant: options.tenant, firstOffset: block.header.firstOffset };
+  if (options.keyOf !== undefined) {
+    const records = openBlock(block, options.keyOf(block.header.dekVersion)).map(decodeRecord);
+    for (const [index, record] of records.entries()) {
+      if (record.offset !== block.header.firstOffset + BigInt(index)) throw damaged(at, "a record's offset is not its place");
+    }
+  }
+  if (block.header.timeUs < state.timeUs) throw damaged(at, "a block is older than the one before");
+}
+
+function noteRoots(state: State, block: Block, task: SegmentTask): void {
+  for (const leaf of block.leafHashes) {
+    state.frontier.append(leaf);
+    state.nextOffset += 1n;
+    if (task.wanted.has(state.nextOffset)) task.roots.set(state.nextOffset, state.frontier.root());
+  }
+  state.hash = Buffer.from(block.storedHash);
+  state.blocks += 1;
+  state.bytes += block.totalBytes;
+  state.timeUs = block.header.timeUs;
+}

@@ -1,0 +1,276 @@
+/**
+ * A running node: what `Kimberlite` opens and closes as one. Opening proves the master key before it writes anything,
+ * then takes the directory, recovers the journal, and opens the system tenant with the catalogue.
+ */
+import { join } from "node:path";
+import { kimberliteError } from "./errors.ts";
+import {
+  type Installation,
+  lockDirectory,
+  newInstallation,
+  readInstallation,
+  writeInstallation,
+} from "./directory/data-directory.ts";
+import { Directory } from "./directory/directory.ts";
+import { type Clock, systemClock } from "./host/clock.ts";
+import { type Disk, systemDisk } from "./host/disk.ts";
+import { type Randomness, systemRandomness } from "./host/randomness.ts";
+import { KeyStore } from "./keys/key-store.ts";
+import type { MasterKeyProvider } from "./keys/master-key.ts";
+import { parseStoredKeys } from "./keys/stored-keys.ts";
+import { TenantKeys } from "./keys/tenant-keys.ts";
+import { Journal } from "./log/journal.ts";
+import { listSegments, logFolder } from "./log/segment.ts";
+import { OpenTenants } from "./pipeline/open-tenants.ts";
+import type { RebuildProgress } from "./pipeline/recovery.ts";
+import { TenantEngine } from "./pipeline/tenant-engine.ts";
+import { DEFAULT_LIMITS, type StatementLimits } from "./projection/connection.ts";
+import { QuotaGate } from "./quota/quota-gate.ts";
+import type { TenantQuota } from "./tenant/tenant-config.ts";
+import { SYSTEM_TENANT, type TenantId } from "./tenant/tenant-id.ts";
+
+/** What `Kimberlite.open` takes. */
+export interface OpenOptions {
+  /** Folder of all data; created if it is absent. */
+  readonly dataDir: string;
+  readonly masterKey: MasterKeyProvider;
+  /** False to refuse a folder that holds no installation yet (`directory_not_initialised`). */
+  readonly create?: boolean;
+  readonly limits?: Partial<StatementLimits>;
+  /** Most tenants open at a time; the others are cold. */
+  readonly maxOpenTenants?: number;
+  /** Blocks after which a tenant's DEK rotates by itself; far below 2³² (SP 800-38D). */
+  readonly dekRotateAfterBlocks?: number;
+  readonly onProgress?: (progress: RebuildProgress) => void;
+  readonly clock?: Clock;
+  readonly disk?: Disk;
+  readonly randomness?: Randomness;
+}
+
+const DEFAULT_MAX_OPEN = 512;
+const DEFAULT_DEK_BLOCKS = 2 ** 28;
+
+export class NodeState {
+  readonly installation: Installation;
+  readonly directory: Directory;
+  readonly tenants: OpenTenants;
+  readonly limits: StatementLimits;
+  readonly clock: Clock;
+  readonly disk: Disk;
+  readonly root: string;
+  readonly keyStore: KeyStore;
+  readonly system: TenantEngine;
+  readonly journal: Journal;
+  masterKey: MasterKeyProvider;
+  readonly #randomness: Randomness;
+  readonly #options: OpenOptions;
+  readonly #unlock: () => void;
+  readonly #gates: Map<TenantId, QuotaGate> = new Map();
+
+  private constructor(parts: {
+    readonly base: Base;
+    readonly installation: Installation;
+    readonly keyStore: KeyStore;
+    readonly journal: Journal;
+    readonly system: TenantEngine;
+    readonly directory: Directory;
+    readonly unlock: () => void;
+  }) {
+    const { base } = parts;
+    this.#options = base.options;
+    this.#randomness = base.randomness;
+    this.#unlock = parts.unlock;
+    this.installation = parts.installation;
+    this.keyStore = parts.keyStore;
+    this.journal = parts.journal;
+    this.system = parts.system;
+    this.directory = parts.directory;
+    this.limits = base.limits;
+    this.clock = base.clock;
+    this.disk = base.disk;
+    this.root = base.root;
+    this.masterKey = base.options.masterKey;
+    this.tenants = new OpenTenants((tenant) => this.#openTenant(tenant), base.options.maxOpenTenants ?? DEFAULT_MAX_OPEN);
+  }
+
+  static async open(options: OpenOptions): Promise<NodeState> {
+    const base = parseOptions(options);
+    const present = readInstallation(base.disk, base.root);
+    if (present === undefined && options.create === false) {
+      throw kimberliteError("directory_not_initialised", "the path holds no Kimberlite data directory");
+    }
+    await proveMasterKey(base, present);
+    base.disk.makeFolder(base.root);
+    const unlock = lockDirectory(base.root);
+    try {
+      return await NodeState.#openLocked(base, unlock, present);
+    } catch (error) {
+      unlock();
+      throw error;
+    }
+  }
+
+  static async #openLocked(base: Base, unlock: () => void, present: Installation | undefined): Promise<NodeState> {
+    const { disk, root } = base;
+    const installation = present ?? newInstallation(base.randomness);
+    const keyStore = await KeyStore.open(join(root, "keys"), disk);
+    const keys = await openSystemKeys(base, keyStore, present === undefined);
+    const journal = await Journal.open(root, disk);
+    try {
+      const gate = new QuotaGate(SYSTEM_TENANT, {}, base.clock);
+      const system = await TenantEngine.open({
+        ...engineBase(base, journal),
+        tenant: SYSTEM_TENANT,
+        keys,
+        gate,
+        onFirstWrite: async () => undefined,
+        onBroken: () => undefined,
+      });
+      const directory = await Directory.load(system, base.clock);
+      if (present === undefined) await writeInstallation(disk, root, installation);
+      return new NodeState({ base, installation, keyStore, journal, system, directory, unlock });
+    } catch (error) {
+      await journal.close();
+      throw error;
+    }
+  }
+
+  gate(tenant: TenantId, quota: TenantQuota): QuotaGate {
+    let gate = this.#gates.get(tenant);
+    if (gate === undefined) {
+      gate = new QuotaGate(tenant, quota, this.clock);
+      this.#gates.set(tenant, gate);
+    }
+    return gate;
+  }
+
+  /** Makes and stores the keys of a tenant that is about to exist; keys left by a creation that failed are replaced. */
+  async createKeys(tenant: TenantId): Promise<void> {
+    const orphan = this.keyStore.read(tenant) !== undefined;
+    if (orphan) {
+      if (listSegments(this.disk, logFolder(this.root, tenant)).length > 0) {
+        throw kimberliteError("tenant_exists", "data of a tenant of that id is on the disk", { detail: { tenant } });
+      }
+      await this.keyStore.destroy(tenant);
+    }
+    (await TenantKeys.create(this.#keyOptions(tenant))).close();
+  }
+
+  async close(): Promise<void> {
+    await this.tenants.closeAll();
+    await this.system.close();
+    await this.journal.close();
+    await this.masterKey.close();
+    this.#unlock();
+  }
+
+  async #openTenant(tenant: TenantId): Promise<TenantEngine> {
+    const entry = this.directory.get(tenant);
+    const segments = listSegments(this.disk, logFolder(this.root, tenant));
+    if (entry.hasLog && segments.length === 0) {
+      throw kimberliteError("log_damaged", "the tenant's log is missing", { detail: { tenant, offset: 0n } });
+    }
+    const keys = await TenantKeys.load(this.#keyOptions(tenant));
+    try {
+      return await TenantEngine.open({
+        ...engineBase({ ...this, options: this.#options, randomness: this.#randomness }, this.journal),
+        tenant,
+        keys,
+        gate: this.gate(tenant, entry.quota),
+        onFirstWrite: () => this.directory.noteFirstWrite(tenant),
+        onBroken: () => void this.tenants.close(tenant).catch(() => undefined),
+      });
+    } catch (error) {
+      keys.close();
+      throw error;
+    }
+  }
+
+  #keyOptions(tenant: TenantId): ConstructorParametersOfKeys {
+    return {
+      tenant,
+      master: this.masterKey,
+      store: this.keyStore,
+      randomness: this.#randomness,
+      clock: this.clock,
+    };
+  }
+}
+
+type ConstructorParametersOfKeys = Parameters<typeof TenantKeys.load>[0];
+
+interface Base {
+  readonly options: OpenOptions;
+  readonly root: string;
+  readonly limits: StatementLimits;
+  readonly clock: Clock;
+  readonly disk: Disk;
+  readonly randomness: Randomness;
+}
+
+function parseOptions(options: OpenOptions): Base {
+  if (typeof options !== "object" || options === null || typeof options.dataDir !== "string" || options.dataDir === "") {
+    throw kimberliteError("invalid_argument", "open() takes { dataDir, masterKey }");
+  }
+  if (typeof options.masterKey?.wrap !== "function") {
+    throw kimberliteError("invalid_argument", "masterKey is a MasterKeyProvider, such as masterKeyFile(path)");
+  }
+  return {
+    options,
+    root: options.dataDir,
+    limits: { ...DEFAULT_LIMITS, ...options.limits },
+    clock: options.clock ?? systemClock,
+    disk: options.disk ?? systemDisk,
+    randomness: options.randomness ?? systemRandomness(),
+  };
+}
+
+/** Fails, before anything is written, if the master key is missing or is not the one that this directory was made with. */
+async function proveMasterKey(base: Base, present: Installation | undefined): Promise<void> {
+  const { masterKey } = base.options;
+  if (present === undefined) {
+    const probe = base.randomness.bytes(32);
+    await masterKey.wrap(probe, { tenant: SYSTEM_TENANT, purpose: "kek", version: 1 });
+    return;
+  }
+  const bytes = base.disk.readFile(join(base.root, "keys", `${SYSTEM_TENANT}.keys`));
+  if (bytes === undefined) {
+    throw kimberliteError("keys_missing", "the system tenant's keys are not in the key store");
+  }
+  const { wrapped, version } = parseStoredKeys(SYSTEM_TENANT, bytes).kek;
+  const kek = await masterKey.unwrap(wrapped, { tenant: SYSTEM_TENANT, purpose: "kek", version });
+  kek.fill(0);
+}
+
+async function openSystemKeys(base: Base, store: KeyStore, fresh: boolean): Promise<TenantKeys> {
+  const options = {
+    tenant: SYSTEM_TENANT,
+    master: base.options.masterKey,
+    store,
+    randomness: base.randomness,
+    clock: base.clock,
+  };
+  if (!fresh) return TenantKeys.load(options);
+  // A first opening that was interrupted left keys of a system tenant that never held anything.
+  if (store.read(SYSTEM_TENANT) !== undefined) return TenantKeys.load(options);
+  return TenantKeys.create({ ...options, withSigningKey: true });
+}
+
+function engineBase(
+  base: Base,
+  journal: Journal,
+): Pick<
+  Parameters<typeof TenantEngine.open>[0],
+  "root" | "disk" | "clock" | "randomness" | "journal" | "limits" | "dekRotateAfterBlocks" | "onProgress"
+> {
+  return {
+    root: base.root,
+    disk: base.disk,
+    clock: base.clock,
+    randomness: base.randomness,
+    journal,
+    limits: base.limits,
+    dekRotateAfterBlocks: base.options.dekRotateAfterBlocks ?? DEFAULT_DEK_BLOCKS,
+    onProgress: base.options.onProgress,
+  };
+}

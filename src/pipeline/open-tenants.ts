@@ -1,0 +1,105 @@
+/**
+ * The tenants that are open: an LRU bounded by count, so that descriptors and memory are. Thousands are cold at any
+ * time; a cold one opens in milliseconds. A tenant in use is never closed; one that is being opened is opened once.
+ */
+import type { TenantId } from "../tenant/tenant-id.ts";
+import type { TenantEngine } from "./tenant-engine.ts";
+
+interface Slot {
+  readonly opening: Promise<TenantEngine>;
+  engine: TenantEngine | undefined;
+  users: number;
+}
+
+export class OpenTenants {
+  readonly #open: (tenant: TenantId) => Promise<TenantEngine>;
+  readonly #maxOpen: number;
+  /** In order of last use: the first is the coldest. */
+  readonly #slots: Map<TenantId, Slot> = new Map();
+  readonly #closing: Map<TenantId, Promise<void>> = new Map();
+
+  constructor(open: (tenant: TenantId) => Promise<TenantEngine>, maxOpen: number) {
+    this.#open = open;
+    this.#maxOpen = maxOpen;
+  }
+
+  get size(): number {
+    return this.#slots.size;
+  }
+
+  /** The engine if it is open, marked as used now. Does not pin it: only for work that ends in this turn. */
+  peek(tenant: TenantId): TenantEngine | undefined {
+    const slot = this.#slots.get(tenant);
+    if (slot?.engine === undefined) return undefined;
+    this.#touch(tenant, slot);
+    return slot.engine;
+  }
+
+  /** Runs work with the tenant open, opening it if need be; it stays open until the work ends. */
+  async use<T>(tenant: TenantId, work: (engine: TenantEngine) => T | Promise<T>): Promise<T> {
+    const slot = this.#slots.get(tenant) ?? this.#openSlot(tenant);
+    slot.users += 1;
+    try {
+      const engine = slot.engine ?? (await slot.opening);
+      this.#touch(tenant, slot);
+      return await work(engine);
+    } finally {
+      slot.users -= 1;
+      if (this.#slots.size > this.#maxOpen) this.#evict();
+    }
+  }
+
+  /** Closes a tenant when its users are done, so that the next use opens it anew. */
+  async close(tenant: TenantId): Promise<void> {
+    const slot = this.#slots.get(tenant);
+    if (slot !== undefined) await this.#closeSlot(tenant, slot);
+    await this.#closing.get(tenant);
+  }
+
+  async closeAll(): Promise<void> {
+    await Promise.all([...this.#slots.keys()].map((tenant) => this.close(tenant)));
+    await Promise.all(this.#closing.values());
+  }
+
+  #openSlot(tenant: TenantId): Slot {
+    const opening = (this.#closing.get(tenant) ?? Promise.resolve()).then(() => this.#open(tenant));
+    const slot: Slot = { opening, engine: undefined, users: 0 };
+    this.#slots.set(tenant, slot);
+    opening.then(
+      (engine) => {
+        slot.engine = engine;
+      },
+      () => {
+        if (this.#slots.get(tenant) === slot) this.#slots.delete(tenant);
+      },
+    );
+    return slot;
+  }
+
+  #touch(tenant: TenantId, slot: Slot): void {
+    if (this.#slots.get(tenant) !== slot || this.#slots.size <= this.#maxOpen >> 1) return;
+    this.#slots.delete(tenant);
+    this.#slots.set(tenant, slot);
+  }
+
+  #evict(): void {
+    let excess = this.#slots.size - this.#maxOpen;
+    for (const [tenant, slot] of this.#slots) {
+      if (excess <= 0) return;
+      if (slot.users > 0 || slot.engine === undefined || slot.engine.busy) continue;
+      excess -= 1;
+      // Failing to close cleanly loses nothing: what was acknowledged is in the log.
+      this.#closeSlot(tenant, slot).catch(() => undefined);
+    }
+  }
+
+  async #closeSlot(tenant: TenantId, slot: Slot): Promise<void> {
+    if (this.#slots.get(tenant) === slot) this.#slots.delete(tenant);
+    const closed = slot.opening.then((engine) => engine.close());
+    const settled = closed.catch(() => undefined).finally(() => {
+      if (this.#closing.get(tenant) === settled) this.#closing.delete(tenant);
+    });
+    this.#closing.set(tenant, settled);
+    await closed;
+  }
+}

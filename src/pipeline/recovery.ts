@@ -1,0 +1,235 @@
+/**
+ * Opening a tenant's projection: created if it is absent, rebuilt if it is damaged, caught up from the log if a crash
+ * left it behind. The log is the truth; the projection can be deleted at any time.
+ */
+import { join } from "node:path";
+import { kimberliteError, KimberliteError } from "../errors.ts";
+import type { Disk } from "../host/disk.ts";
+import type { Randomness } from "../host/randomness.ts";
+import type { TenantKeys } from "../keys/tenant-keys.ts";
+import { openBlock } from "../log/block.ts";
+import { decodeRecord, type LogRecord } from "../log/record.ts";
+import { type LogHead, TenantLog } from "../log/tenant-log.ts";
+import { Bookkeeping, type ProjectionMeta } from "../projection/bookkeeping.ts";
+import { openConnection, type StatementLimits } from "../projection/connection.ts";
+import { Replayer } from "../projection/replay.ts";
+import type { TenantId } from "../tenant/tenant-id.ts";
+
+export interface RecoveryParts {
+  readonly tenant: TenantId;
+  readonly root: string;
+  readonly disk: Disk;
+  readonly randomness: Randomness;
+  readonly keys: TenantKeys;
+  readonly limits: StatementLimits;
+  readonly onProgress?: ((progress: RebuildProgress) => void) | undefined;
+}
+
+/** How far a rebuild or catch-up is. */
+export interface RebuildProgress {
+  readonly tenant: TenantId;
+  readonly doneOffsets: bigint;
+  readonly totalOffsets: bigint;
+  readonly changes: number;
+}
+
+export interface Recovered {
+  readonly log: TenantLog;
+  readonly path: string;
+  readonly key: Buffer;
+  readonly blocksSealed: number;
+  /** Row changes that were applied from the log. */
+  readonly replayedChanges: number;
+}
+
+export interface Target {
+  /** First record that is not applied. */
+  readonly untilOffset: bigint;
+}
+
+const CHANGES_PER_TRANSACTION = 20_000;
+const TURN_MS = 10;
+
+export function projectionFolder(root: string, tenant: TenantId): string {
+  return join(root, "tenants", tenant.toString(), "projection");
+}
+
+/**
+ * Opens log and projection of a tenant and brings the projection to the log's end.
+ *
+ * @throws `log_damaged`, `keys_missing`, `format_too_new`, `disk_full`, `disk_failed`
+ */
+export async function recover(parts: RecoveryParts): Promise<Recovered> {
+  const folder = projectionFolder(parts.root, parts.tenant);
+  parts.disk.makeFolder(folder);
+  removeSnapshots(parts.disk, folder);
+  const { version, key } = parts.keys.projectionKey();
+  const path = join(folder, `${version}.db`);
+  const meta = readMeta(parts, { path, key });
+  const log = openLog(parts, meta);
+  if (log.nextOffset === (meta?.nextOffset ?? 0n)) {
+    return { log, path, key, blocksSealed: meta?.blocksSealed ?? 0, replayedChanges: 0 };
+  }
+  const replayed = await replayInto(parts, { log, path, key, untilOffset: log.nextOffset });
+  return { log, path, key, ...replayed };
+}
+
+/** A rebuild that was interrupted knows its offset but not its place in the segments: it goes on from the offset. */
+function openLog(parts: RecoveryParts, meta: ProjectionMeta | undefined): TenantLog {
+  const placed = meta !== undefined && (meta.position > 0 || meta.nextOffset === 0n);
+  const log = TenantLog.open({ ...parts, head: placed ? meta : undefined });
+  if (meta !== undefined && log.nextOffset < meta.nextOffset) {
+    throw kimberliteError("log_damaged", "the log ends before what was committed to it", {
+      detail: { tenant: parts.tenant, offset: meta.nextOffset },
+    });
+  }
+  return log;
+}
+
+/** Deletes a projection's files; it is rebuilt when it is next opened. */
+export function removeProjection(disk: Disk, path: string): void {
+  for (const suffix of ["", "-wal", "-shm", "-journal"]) disk.removeFile(path + suffix);
+}
+
+interface ReplayRequest extends Target {
+  readonly log: TenantLog;
+  readonly path: string;
+  readonly key: Buffer;
+}
+
+/**
+ * Applies the log's records up to `untilOffset` to the projection at `path`, in transactions of bounded size, giving
+ * the event loop its turn in between.
+ */
+export async function replayInto(
+  parts: RecoveryParts,
+  request: ReplayRequest,
+): Promise<{ readonly blocksSealed: number; readonly replayedChanges: number }> {
+  const connection = openConnection({ ...request, role: "write", limits: parts.limits, cacheKib: 16_000 });
+  const replayer = new Replayer(connection);
+  try {
+    return await replayAll(parts, request, replayer);
+  } finally {
+    replayer.close();
+  }
+}
+
+async function replayAll(
+  parts: RecoveryParts,
+  request: ReplayRequest,
+  replayer: Replayer,
+): Promise<{ readonly blocksSealed: number; readonly replayedChanges: number }> {
+  const meta = replayer.bookkeeping.readMeta();
+  const progress = new ReplayProgress(meta);
+  let turnStarted = performance.now();
+  replayer.begin();
+  for (const { block, records } of openBlocks(parts, request.log, meta.nextOffset)) {
+    for (const record of records) {
+      if (record.offset >= meta.nextOffset && record.offset < request.untilOffset) replayer.apply(record);
+    }
+    progress.note(block.header, Buffer.from(block.storedHash), request.untilOffset);
+    if (progress.nextOffset >= request.untilOffset) break;
+    if (replayer.changes - progress.committedChanges >= CHANGES_PER_TRANSACTION) {
+      progress.committedChanges = replayer.changes;
+      replayer.commit(progress.head(request.log.head), progress.dek());
+      replayer.begin();
+    }
+    if (performance.now() - turnStarted > TURN_MS) {
+      parts.onProgress?.(report(parts, request, { done: progress.nextOffset, changes: replayer.changes }));
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      turnStarted = performance.now();
+    }
+  }
+  if (replayer.changes > 0) replayer.rebuildExternalIndexes();
+  replayer.commit(progress.head(request.log.head), progress.dek());
+  parts.onProgress?.(report(parts, request, { done: request.untilOffset, changes: replayer.changes }));
+  return { blocksSealed: progress.blocksSealed, replayedChanges: replayer.changes };
+}
+
+function report(
+  parts: RecoveryParts,
+  request: ReplayRequest,
+  at: { readonly done: bigint; readonly changes: number },
+): RebuildProgress {
+  return { tenant: parts.tenant, doneOffsets: at.done, totalOffsets: request.untilOffset, changes: at.changes };
+}
+
+/** Where in the log the projection is: what its metadata must say after each transaction of a replay. */
+class ReplayProgress {
+  nextOffset: bigint;
+  blocksSealed: number;
+  committedChanges = 0;
+  #hash: Buffer;
+  #timeUs: bigint;
+  #dekVersion: number;
+
+  constructor(meta: ProjectionMeta) {
+    this.nextOffset = meta.nextOffset;
+    this.blocksSealed = meta.blocksSealed;
+    this.#hash = meta.hash;
+    this.#timeUs = meta.lastTimeUs;
+    this.#dekVersion = meta.dekVersion;
+  }
+
+  note(header: { firstOffset: bigint; count: number; dekVersion: number; timeUs: bigint }, hash: Buffer, until: bigint): void {
+    const end = header.firstOffset + BigInt(header.count);
+    this.nextOffset = end < until ? end : until;
+    this.blocksSealed = header.dekVersion === this.#dekVersion ? this.blocksSealed + 1 : 1;
+    this.#dekVersion = header.dekVersion;
+    this.#timeUs = header.timeUs;
+    this.#hash = hash;
+  }
+
+  /** Between the ends of the log the place in a segment is not kept: such a projection is continued by offset. */
+  head(end: LogHead): LogHead {
+    if (this.nextOffset === end.nextOffset) return end;
+    return { ...end, nextOffset: this.nextOffset, hash: this.#hash, lastTimeUs: this.#timeUs, position: 0 };
+  }
+
+  dek(): { readonly version: number; readonly blocksSealed: number } {
+    return { version: this.#dekVersion, blocksSealed: this.blocksSealed };
+  }
+}
+
+/** Blocks with their records, opened and checked: offsets must be what the header says. */
+export function* openBlocks(
+  parts: Pick<RecoveryParts, "keys" | "tenant">,
+  log: TenantLog,
+  from: bigint,
+): Generator<{ readonly block: ReturnType<TenantLog["blocks"]> extends Generator<infer B> ? B : never; readonly records: LogRecord[] }> {
+  for (const block of log.blocks(from)) {
+    const key = parts.keys.logKey(block.header.dekVersion);
+    const records = openBlock(block, key).map(decodeRecord);
+    for (const [index, record] of records.entries()) {
+      if (record.offset !== block.header.firstOffset + BigInt(index)) {
+        throw kimberliteError("log_damaged", "a record's offset is not its place", {
+          detail: { tenant: parts.tenant, offset: block.header.firstOffset },
+        });
+      }
+    }
+    yield { block, records };
+  }
+}
+
+/** What the projection says of itself; undefined if there is none, or it does not open and must be built anew. */
+function readMeta(parts: RecoveryParts, file: { readonly path: string; readonly key: Buffer }): ProjectionMeta | undefined {
+  if (!parts.disk.has(file.path)) return undefined;
+  try {
+    const { db } = openConnection({ ...file, role: "write", limits: parts.limits });
+    try {
+      const bookkeeping = new Bookkeeping(db);
+      bookkeeping.initialise();
+      return bookkeeping.readMeta();
+    } finally {
+      db.close();
+    }
+  } catch (error) {
+    if (!(error instanceof KimberliteError) || error.code !== "projection_damaged") throw error;
+    removeProjection(parts.disk, file.path);
+    return undefined;
+  }
+}
+
+function removeSnapshots(disk: Disk, folder: string): void {
+  for (const name of disk.list(folder)) if (name.startsWith("at-")) disk.removeFile(join(folder, name));
+}

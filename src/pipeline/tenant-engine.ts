@@ -1,0 +1,147 @@
+/**
+ * One open tenant: its keys, log, projection, pipeline and quota, and nothing of any other's.
+ *
+ * Opened by bringing the projection to the log's end; closed by finishing what is queued and zeroing the keys.
+ */
+import { join } from "node:path";
+import { kimberliteError } from "../errors.ts";
+import type { Clock } from "../host/clock.ts";
+import type { Disk } from "../host/disk.ts";
+import type { Randomness } from "../host/randomness.ts";
+import type { TenantKeys } from "../keys/tenant-keys.ts";
+import type { Journal } from "../log/journal.ts";
+import { logFolder } from "../log/segment.ts";
+import type { TenantLog } from "../log/tenant-log.ts";
+import { openConnection, type StatementLimits } from "../projection/connection.ts";
+import { ProjectionReader } from "../projection/reader.ts";
+import { ProjectionWriter, type StatementRequest, type StatementResult } from "../projection/writer.ts";
+import { QuotaGate } from "../quota/quota-gate.ts";
+import type { TenantQuota } from "../tenant/tenant-config.ts";
+import type { TenantId } from "../tenant/tenant-id.ts";
+import { CommitPipeline } from "./commit-pipeline.ts";
+import { TimeTravel } from "./time-travel.ts";
+import { type RebuildProgress, type Recovered, recover } from "./recovery.ts";
+
+export interface EngineOptions {
+  readonly tenant: TenantId;
+  readonly root: string;
+  readonly disk: Disk;
+  readonly clock: Clock;
+  readonly randomness: Randomness;
+  readonly journal: Journal;
+  readonly keys: TenantKeys;
+  readonly gate: QuotaGate;
+  readonly limits: StatementLimits;
+  readonly dekRotateAfterBlocks: number;
+  /** Told before the tenant's first block, once in its life. */
+  readonly onFirstWrite: () => Promise<void>;
+  readonly onBroken: (error: unknown) => void;
+  readonly onProgress?: ((progress: RebuildProgress) => void) | undefined;
+}
+
+export class TenantEngine {
+  readonly tenant: TenantId;
+  readonly log: TenantLog;
+  readonly pipeline: CommitPipeline;
+  readonly keys: TenantKeys;
+  readonly replayedChanges: number;
+  readonly projectionPath: string;
+  readonly #options: EngineOptions;
+  readonly #projectionKey: Buffer;
+  readonly #writer: ProjectionWriter;
+  #reader: ProjectionReader | undefined;
+  #readerGeneration = 0;
+  readonly timeTravel: TimeTravel;
+  readonly #watchers: Set<() => void> = new Set();
+
+  private constructor(options: EngineOptions, recovered: Recovered) {
+    this.tenant = options.tenant;
+    this.#options = options;
+    this.keys = options.keys;
+    this.log = recovered.log;
+    this.replayedChanges = recovered.replayedChanges;
+    this.projectionPath = recovered.path;
+    this.#projectionKey = recovered.key;
+    const connection = openConnection({ ...recovered, role: "write", limits: options.limits });
+    this.#writer = new ProjectionWriter(connection, options.limits);
+    this.pipeline = this.#makePipeline(recovered.blocksSealed);
+    this.timeTravel = new TimeTravel(this, options);
+  }
+
+  /** @throws `log_damaged`, `keys_missing`, `format_too_new`, `disk_full`, `disk_failed`, `runtime_unsupported` */
+  static async open(options: EngineOptions): Promise<TenantEngine> {
+    const { disk, root, tenant, journal } = options;
+    journal.flushRetained(tenant);
+    disk.makeFolder(logFolder(root, tenant));
+    return new TenantEngine(options, await recover(options));
+  }
+
+  /** True while something would be lost or broken by closing. */
+  get busy(): boolean {
+    return this.pipeline.busy || this.#watchers.size > 0;
+  }
+
+  get projectionBytes(): number {
+    return this.#writer.pageCount() * this.#writer.pageSize();
+  }
+
+  /** Reads a snapshot of what is committed. */
+  query(request: StatementRequest): StatementResult {
+    return this.reader().query(request);
+  }
+
+  reader(): ProjectionReader {
+    const generation = this.#writer.schemaGeneration;
+    if (this.#reader === undefined) {
+      const { limits } = this.#options;
+      const connection = openConnection({ path: this.projectionPath, key: this.#projectionKey, role: "read", limits });
+      this.#reader = new ProjectionReader(connection, limits);
+    } else if (generation !== this.#readerGeneration) this.#reader.forgetStatements();
+    this.#readerGeneration = generation;
+    return this.#reader;
+  }
+
+  /** Calls back after every commit until the returned function is called; keeps the tenant open meanwhile. */
+  watch(onCommit: () => void): () => void {
+    this.#watchers.add(onCommit);
+    return () => this.#watchers.delete(onCommit);
+  }
+
+  setQuota(quota: TenantQuota): void {
+    this.#options.gate.change(quota);
+  }
+
+  async close(): Promise<void> {
+    await this.pipeline.drain();
+    this.pipeline.stop(kimberliteError("closed", "the tenant is closed"));
+    for (const wake of [...this.#watchers]) wake();
+    this.#watchers.clear();
+    await this.timeTravel.close();
+    this.#reader?.close();
+    this.#writer.close();
+    this.log.close();
+    this.keys.close();
+  }
+
+  #makePipeline(blocksSealed: number): CommitPipeline {
+    const options = this.#options;
+    return new CommitPipeline({
+      ...options,
+      log: this.log,
+      writer: this.#writer,
+      pageSize: this.#writer.pageSize(),
+      blocksSealed,
+      beforeFirstBlock: () => this.#makeFoldersDurable(),
+      onCommit: () => {
+        for (const wake of [...this.#watchers]) wake();
+      },
+    });
+  }
+
+  async #makeFoldersDurable(): Promise<void> {
+    const { disk, root, tenant, onFirstWrite } = this.#options;
+    const folder = logFolder(root, tenant);
+    for (const path of [folder, join(folder, ".."), join(folder, "..", "..")]) disk.syncFolder(path);
+    await onFirstWrite();
+  }
+}

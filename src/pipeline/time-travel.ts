@@ -1,0 +1,112 @@
+/**
+ * Reading a tenant as it was: a projection built from the log up to an offset, read-only, exact.
+ *
+ * It is a file beside the live projection, encrypted under the same key, kept for a few offsets and removed when the
+ * tenant is closed or opened. Cost: one replay up to the offset at the first query for it.
+ */
+import { join } from "node:path";
+import { kimberliteError } from "../errors.ts";
+import { openConnection } from "../projection/connection.ts";
+import { ProjectionReader } from "../projection/reader.ts";
+import type { StatementRequest, StatementResult } from "../projection/writer.ts";
+import { projectionFolder, type RecoveryParts, removeProjection, replayInto } from "./recovery.ts";
+import type { TenantEngine } from "./tenant-engine.ts";
+
+/** A moment of a tenant: after the record at that offset, or the last one committed at or before that time. */
+export type Moment = bigint | number | Date;
+
+interface Snapshot {
+  readonly path: string;
+  readonly building: Promise<ProjectionReader>;
+  users: number;
+}
+
+const MAX_SNAPSHOTS = 4;
+
+export class TimeTravel {
+  readonly #engine: TenantEngine;
+  readonly #parts: RecoveryParts;
+  readonly #snapshots: Map<bigint, Snapshot> = new Map();
+
+  constructor(engine: TenantEngine, parts: RecoveryParts) {
+    this.#engine = engine;
+    this.#parts = parts;
+  }
+
+  /** @throws `offset_out_of_range` for an offset past the log's end, or a time before its first record */
+  async query(moment: Moment, request: StatementRequest): Promise<StatementResult> {
+    const untilOffset = this.#resolve(moment);
+    const snapshot = this.#snapshots.get(untilOffset) ?? this.#build(untilOffset);
+    snapshot.users += 1;
+    try {
+      return (await snapshot.building).query(request);
+    } finally {
+      snapshot.users -= 1;
+      await this.#trim();
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const [offset, snapshot] of this.#snapshots) await this.#remove(offset, snapshot);
+  }
+
+  /** Number of records that the moment has behind it. */
+  #resolve(moment: Moment): bigint {
+    const { log } = this.#engine;
+    if (moment instanceof Date) return this.#resolveTime(moment);
+    const offset = typeof moment === "number" && Number.isSafeInteger(moment) ? BigInt(moment) : moment;
+    if (typeof offset !== "bigint") throw kimberliteError("invalid_argument", "`at` is an offset or a Date");
+    if (offset < 0n || offset >= log.nextOffset) {
+      throw kimberliteError("offset_out_of_range", "the log has no such offset", {
+        detail: { tenant: this.#engine.tenant, offset, size: log.nextOffset },
+      });
+    }
+    return offset + 1n;
+  }
+
+  #resolveTime(moment: Date): bigint {
+    const time = moment.getTime();
+    if (Number.isNaN(time)) throw kimberliteError("invalid_argument", "`at` is an invalid Date");
+    const timeUs = BigInt(time) * 1000n + 999n;
+    let until = 0n;
+    for (const { header } of this.#engine.log.blocks()) {
+      if (header.timeUs > timeUs) break;
+      until = header.firstOffset + BigInt(header.count);
+    }
+    if (until === 0n) {
+      throw kimberliteError("offset_out_of_range", "the log has nothing from that time", {
+        detail: { tenant: this.#engine.tenant },
+      });
+    }
+    return until;
+  }
+
+  #build(untilOffset: bigint): Snapshot {
+    const { version, key } = this.#engine.keys.projectionKey();
+    const path = join(projectionFolder(this.#parts.root, this.#parts.tenant), `at-${untilOffset}-${version}.db`);
+    removeProjection(this.#parts.disk, path);
+    const building = replayInto(this.#parts, { log: this.#engine.log, path, key, untilOffset }).then(() => {
+      const { limits } = this.#parts;
+      return new ProjectionReader(openConnection({ path, key, role: "read", limits }), limits);
+    });
+    const snapshot = { path, building, users: 0 };
+    this.#snapshots.set(untilOffset, snapshot);
+    building.catch(() => this.#snapshots.delete(untilOffset));
+    return snapshot;
+  }
+
+  async #trim(): Promise<void> {
+    for (const [offset, snapshot] of this.#snapshots) {
+      if (this.#snapshots.size <= MAX_SNAPSHOTS) return;
+      if (snapshot.users === 0) await this.#remove(offset, snapshot);
+    }
+  }
+
+  async #remove(offset: bigint, snapshot: Snapshot): Promise<void> {
+    this.#snapshots.delete(offset);
+    const reader = await snapshot.building.catch(() => undefined);
+    reader?.close();
+    removeProjection(this.#parts.disk, snapshot.path);
+  }
+}
+

@@ -1,0 +1,99 @@
+/**
+ * One connection to a tenant's projection: encrypted page by page under the tenant's key (SQLite3 Multiple Ciphers,
+ * AEGIS-256, raw key), guarded before a single statement of the tenant is compiled.
+ *
+ * Kept: temporary data stays in memory (temporary files would be plaintext); the key is in no SQL text that an error
+ * could repeat; without the guard nothing is served.
+ */
+import Database from "better-sqlite3-multiple-ciphers";
+import { kimberliteError } from "../errors.ts";
+import { type Guard, installGuard } from "./guard.ts";
+import { fromSqlite } from "./sqlite-error.ts";
+
+export type SqliteDatabase = Database.Database;
+export type SqliteStatement = Database.Statement<unknown[], unknown>;
+
+/** Limits of what one statement may be, hold and give. */
+export interface StatementLimits {
+  /** Milliseconds that one statement may run. */
+  readonly timeLimitMs: number;
+  readonly maxResultRows: number;
+  readonly maxResultBytes: number;
+  /** Most bytes of one value or row. */
+  readonly maxValueBytes: number;
+  readonly maxSqlBytes: number;
+  /** Most bytes of the changes of one transaction. */
+  readonly maxTransactionBytes: number;
+}
+
+export const DEFAULT_LIMITS: StatementLimits = {
+  timeLimitMs: 30_000,
+  maxResultRows: 1_000_000,
+  maxResultBytes: 64 * 1024 * 1024,
+  maxValueBytes: 32 * 1024 * 1024,
+  maxSqlBytes: 1_000_000,
+  maxTransactionBytes: 128 * 1024 * 1024,
+};
+
+export interface ConnectionOptions {
+  readonly path: string;
+  /** 32 bytes. */
+  readonly key: Buffer;
+  readonly role: "write" | "read";
+  readonly limits: StatementLimits;
+  readonly cacheKib?: number;
+}
+
+export interface Connection {
+  readonly db: SqliteDatabase;
+  readonly guard: Guard;
+}
+
+/**
+ * Opens (and for role "write" creates) a projection file.
+ *
+ * @throws `projection_damaged` if it does not open under this key, `runtime_unsupported` without the guard,
+ * `disk_failed`, `disk_full`.
+ */
+export function openConnection(options: ConnectionOptions): Connection {
+  requireRuntime();
+  let db: SqliteDatabase | undefined;
+  try {
+    const readonly = options.role === "read";
+    db = new Database(options.path, { readonly, fileMustExist: readonly, timeout: 5_000 });
+    configure(db, options);
+    const guard = installGuard(db, {
+      maxValueBytes: options.limits.maxValueBytes,
+      maxSqlBytes: options.limits.maxSqlBytes,
+    });
+    return { db, guard };
+  } catch (error) {
+    db?.close();
+    throw fromSqlite(error, undefined);
+  }
+}
+
+function configure(db: SqliteDatabase, options: ConnectionOptions): void {
+  db.pragma("cipher='aegis'");
+  db.pragma(`key='raw:${options.key.toString("hex")}'`);
+  db.pragma("temp_store=MEMORY");
+  db.pragma(`cache_size=-${options.cacheKib ?? 2_000}`);
+  db.pragma("recursive_triggers=ON");
+  db.pragma("foreign_keys=ON");
+  if (options.role === "write") {
+    db.pragma("journal_mode=WAL");
+    db.pragma("synchronous=NORMAL");
+    db.pragma("journal_size_limit=4194304");
+  } else {
+    db.pragma("query_only=ON");
+  }
+  // The first read of the file: a wrong key or a foreign file shows here.
+  db.prepare("SELECT count(*) FROM sqlite_master").get();
+}
+
+function requireRuntime(): void {
+  const major = Number.parseInt(process.versions.node, 10);
+  if (major < 22) {
+    throw kimberliteError("runtime_unsupported", `Kimberlite needs Node.js 22 or later; this is ${process.version}`);
+  }
+}

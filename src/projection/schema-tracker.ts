@@ -1,0 +1,220 @@
+/**
+ * Keeps streams and capture triggers in step with the tenant's schema, and turns schema changes into log changes.
+ *
+ * Logged is SQL that makes the same schema from the same state: for a created table the text that SQLite itself keeps
+ * (so CREATE TABLE AS becomes a plain table and its rows), else the statement as it was sent. ALTER TABLE parses every
+ * temporary trigger, so capture stands aside while one runs.
+ */
+import { kimberliteError } from "../errors.ts";
+import type { Change, StreamBinding } from "../log/record.ts";
+import { type Bookkeeping, FIRST_USER_STREAM, RESERVED_PREFIX } from "./bookkeeping.ts";
+import type { Capture, CapturedTable } from "./capture.ts";
+import type { Connection } from "./connection.ts";
+import type { GuardReport } from "./guard.ts";
+import { documentsOf, requireReplayable } from "./full-text.ts";
+import {
+  imageExpression,
+  isVirtual,
+  keyExpression,
+  listTables,
+  quoteName,
+  readTable,
+  type SchemaItem,
+  schemaVersion,
+} from "./tables.ts";
+
+interface BeforeChange {
+  readonly version: number;
+  readonly tables: readonly SchemaItem[];
+  readonly seen: GuardReport;
+}
+
+export class SchemaTracker {
+  readonly #connection: Connection;
+  readonly #bookkeeping: Bookkeeping;
+  readonly #capture: Capture;
+  #sequences: Map<string, bigint> = new Map();
+  nextStream: number = FIRST_USER_STREAM;
+  /** A statement wrote sqlite_sequence itself: every sequence may have changed. */
+  sequencesWritten = false;
+  #dirty = false;
+
+  constructor(connection: Connection, bookkeeping: Bookkeeping, capture: Capture) {
+    this.#connection = connection;
+    this.#bookkeeping = bookkeeping;
+    this.#capture = capture;
+  }
+
+  /** Reads the schema and installs capture on every table: at open, and when a rollback undid a schema change. */
+  load(): void {
+    this.nextStream = this.#bookkeeping.readMeta().nextStream;
+    for (const stream of [...this.#capture.tables.keys()]) this.#capture.remove(stream);
+    const items = listTables(this.#connection.db);
+    const byName = new Map(
+      this.#bookkeeping
+        .streams()
+        .filter((row) => row.kind === "table" && !row.dropped)
+        .map((row) => [row.name, row.id]),
+    );
+    for (const item of items) {
+      const stream = byName.get(item.name);
+      if (stream !== undefined) this.#captureTable(stream, item);
+      if (stream !== undefined) this.nextStream = Math.max(this.nextStream, stream + 1);
+    }
+    for (const row of this.#bookkeeping.streams()) this.nextStream = Math.max(this.nextStream, row.id + 1);
+    this.#sequences = this.#readSequences();
+    this.sequencesWritten = false;
+    this.#dirty = false;
+  }
+
+  /** After a rollback: what a schema change did is undone in SQLite, so it is read again here. */
+  restore(): void {
+    this.sequencesWritten = false;
+    if (this.#dirty) this.load();
+    else this.nextStream = Math.max(FIRST_USER_STREAM, ...this.#bookkeeping.streams().map((row) => row.id + 1));
+  }
+
+  takeStreamId(): number {
+    const id = this.nextStream;
+    this.nextStream += 1;
+    return id;
+  }
+
+  beforeChange(seen: GuardReport): BeforeChange {
+    this.#dirty = true;
+    const before = { version: schemaVersion(this.#connection.db), tables: listTables(this.#connection.db), seen };
+    if (seen.alterTable) for (const stream of [...this.#capture.tables.keys()]) this.#removeTriggers(stream);
+    return before;
+  }
+
+  /** @returns what the log must say of it; `changed` is false for a statement that found nothing to do. */
+  afterChange(before: BeforeChange, sql: string): { readonly changes: Change[]; readonly changed: boolean } {
+    const { db } = this.#connection;
+    if (schemaVersion(db) === before.version && !before.seen.analyzeOrReindex) {
+      if (before.seen.alterTable) this.#reinstall();
+      return { changes: [], changed: false };
+    }
+    if (before.seen.alterTable) this.#refuseReservedNames();
+    const tables = listTables(db);
+    const { bindings, created } = this.#bind(before, tables);
+    const changes: Change[] = [{ kind: "ddl", sql: this.#replayableText(created, sql), bindings }];
+    if (before.seen.alterTable) this.#reinstall();
+    for (const item of created) changes.push(...this.#existingRows(item));
+    return { changes, changed: true };
+  }
+
+  /** Values of sqlite_sequence that replay must set, for the touched tables, or for all if it was written directly. */
+  sequenceChanges(touched: readonly CapturedTable[]): Change[] {
+    if (touched.length === 0 && !this.sequencesWritten) return [];
+    const now = this.#readSequences();
+    const names = new Set(touched.map((table) => table.shape.name));
+    if (this.sequencesWritten) for (const name of [...now.keys(), ...this.#sequences.keys()]) names.add(name);
+    this.#sequences = now;
+    this.sequencesWritten = false;
+    return [...names].map((table) => ({ kind: "sequence", table, value: now.get(table) ?? null }));
+  }
+
+  /** SQLite does not show the new name of a renamed table to an authorizer, so it is looked at afterwards. */
+  #refuseReservedNames(): void {
+    const ours = ["_kimberlite_meta", "_kimberlite_streams", "_kimberlite_events", "_kimberlite_idempotency"];
+    const rows = this.#connection.db.prepare("SELECT name, tbl_name AS owner FROM main.sqlite_master").all();
+    for (const { name, owner } of rows as { name: string; owner: string }[]) {
+      if (name.toLowerCase().startsWith(RESERVED_PREFIX) && !ours.includes(name) && !ours.includes(owner)) {
+        throw kimberliteError("unsupported_sql", `names that begin with ${RESERVED_PREFIX} are reserved`);
+      }
+    }
+  }
+
+  #bind(
+    before: BeforeChange,
+    tables: readonly SchemaItem[],
+  ): { readonly bindings: StreamBinding[]; readonly created: SchemaItem[] } {
+    const names = new Set(tables.map((item) => item.name));
+    const known = new Map(before.tables.map((item) => [item.name, item]));
+    const gone = before.tables.filter((item) => !names.has(item.name));
+    const fresh = tables.filter((item) => !known.has(item.name));
+    const bindings: StreamBinding[] = [];
+    const created: SchemaItem[] = [];
+    for (const item of fresh) {
+      const origin = before.seen.alterTable ? renamedFrom(item, gone) : undefined;
+      const stream = origin === undefined ? this.takeStreamId() : this.#streamOf(origin.name);
+      if (origin === undefined) created.push(item);
+      else gone.splice(gone.indexOf(origin), 1);
+      this.#bindTable(stream, item);
+      bindings.push({ stream, name: item.name });
+    }
+    for (const item of gone) {
+      const stream = this.#streamOf(item.name);
+      this.#bookkeeping.dropStream(stream);
+      this.#capture.forget(stream);
+      bindings.push({ stream, name: null });
+    }
+    return { bindings, created };
+  }
+
+  #bindTable(stream: number, item: SchemaItem): void {
+    const holder = this.#bookkeeping.streamNamed(item.name);
+    if (holder !== undefined && holder.kind === "events") {
+      throw kimberliteError("stream_exists", "an event stream has that name already", { detail: { stream: holder.id } });
+    }
+    if (isVirtual(item)) requireReplayable(this.#connection.db, item);
+    this.#bookkeeping.putStream(stream, "table", item.name);
+    this.#captureTable(stream, item);
+  }
+
+  #streamOf(name: string): number {
+    const row = this.#bookkeeping.streamNamed(name);
+    if (row === undefined) throw kimberliteError("projection_damaged", "a table has no stream");
+    return row.id;
+  }
+
+  #captureTable(stream: number, item: SchemaItem): void {
+    if (isVirtual(item)) return;
+    const { db, guard } = this.#connection;
+    const shape = readTable(db, item);
+    // Of a full-text table the documents are captured; its index follows from them.
+    if (shape.shadow && documentsOf(db, item.name) === undefined) return;
+    if (shape.shadow) guard.configure("defensive", false);
+    try {
+      this.#capture.install({ stream, shape });
+    } finally {
+      if (shape.shadow) guard.configure("defensive", true);
+    }
+  }
+
+  #removeTriggers(stream: number): void {
+    this.#capture.remove(stream);
+  }
+
+  #reinstall(): void {
+    for (const item of listTables(this.#connection.db)) this.#captureTable(this.#streamOf(item.name), item);
+  }
+
+  #replayableText(created: readonly SchemaItem[], sql: string): string {
+    const made = created.find((item) => isVirtual(item)) ?? created[0];
+    return made?.sql ?? sql;
+  }
+
+  /** Rows that a new table has already: CREATE TABLE AS. Those of a full-text index's tables replay makes itself. */
+  *#existingRows(item: SchemaItem): Generator<Change> {
+    const stream = this.#streamOf(item.name);
+    const shape = this.#capture.tables.get(stream)?.shape;
+    if (shape === undefined || shape.shadow) return;
+    const sql = `SELECT ${keyExpression(shape)}, ${imageExpression(shape.columns)} FROM main.${quoteName(shape.name)}`;
+    const rows = this.#connection.db.prepare(sql).raw().safeIntegers(true).iterate() as Iterable<[bigint | Buffer, Buffer]>;
+    for (const [key, after] of rows) yield { kind: "row", stream, key, before: null, after };
+  }
+
+  #readSequences(): Map<string, bigint> {
+    const { db } = this.#connection;
+    const exists = db.prepare("SELECT 1 FROM main.sqlite_master WHERE name = 'sqlite_sequence'").get();
+    if (exists === undefined) return new Map();
+    const rows = db.prepare("SELECT name, seq FROM main.sqlite_sequence").raw().safeIntegers(true).all();
+    return new Map(rows as [string, bigint][]);
+  }
+}
+
+function renamedFrom(item: SchemaItem, gone: readonly SchemaItem[]): SchemaItem | undefined {
+  if (isVirtual(item)) return gone.length > 0 ? gone.find(isVirtual) : undefined;
+  return gone.find((old) => old.rootPage === item.rootPage);
+}

@@ -1,0 +1,91 @@
+/** Turns what SQLite and its binding throw into the error family, without a value of any row in it. */
+import { KimberliteError, kimberliteError } from "../errors.ts";
+import { denialHint, type Guard } from "./guard.ts";
+
+interface SqliteErrorLike {
+  readonly code: string;
+  readonly message: string;
+}
+
+/**
+ * @param guard of the connection that failed: it knows what was denied, and whether the deadline fired.
+ * @param timedOut whether the deadline fired during the statement.
+ */
+export function fromSqlite(error: unknown, guard: Guard | undefined, timedOut = false): Error {
+  if (error instanceof KimberliteError) return error;
+  if (isSqliteError(error)) return fromCode(error, guard, timedOut);
+  if (error instanceof RangeError || error instanceof TypeError) return fromBinding(error);
+  return error as Error;
+}
+
+export function isSqliteError(error: unknown): error is SqliteErrorLike & Error {
+  return error instanceof Error && typeof (error as { code?: unknown }).code === "string" && error.name === "SqliteError";
+}
+
+function fromCode(error: SqliteErrorLike & Error, guard: Guard | undefined, timedOut: boolean): Error {
+  const { code, message } = error;
+  if (code.startsWith("SQLITE_CONSTRAINT")) return constraint(code, message);
+  if (code.startsWith("SQLITE_IOERR")) return kimberliteError("disk_failed", `the projection's disk failed (${code})`);
+  if (code === "SQLITE_ERROR" && /^not authorized/.test(message)) return denied(guard, message);
+  switch (code) {
+    case "SQLITE_INTERRUPT":
+      return timedOut
+        ? kimberliteError("statement_timeout", "the statement ran past its time limit")
+        : kimberliteError("aborted", "the statement was interrupted");
+    case "SQLITE_AUTH":
+      return denied(guard, message);
+    case "SQLITE_TOOBIG":
+      return kimberliteError("value_too_large", "a value or the statement's text exceeds its size limit");
+    case "SQLITE_NOMEM":
+      return kimberliteError("result_too_large", "the statement needs more memory than it may have");
+    case "SQLITE_FULL":
+      return kimberliteError("disk_full", "the disk or the projection is full", { cause: error });
+    case "SQLITE_READONLY":
+      return kimberliteError("read_only", "a write was sent where only reads are served");
+    case "SQLITE_CORRUPT":
+    case "SQLITE_CORRUPT_VTAB":
+    case "SQLITE_NOTADB":
+      return kimberliteError("projection_damaged", "the projection's file is damaged", { cause: error });
+    case "SQLITE_MISMATCH":
+      return kimberliteError("constraint_violation", "a value has the wrong type for its column", {
+        detail: { constraint: "datatype" },
+      });
+    case "SQLITE_CANTOPEN":
+      return kimberliteError("disk_failed", "the projection's file cannot be opened", { cause: error });
+    default:
+      return kimberliteError("invalid_sql", message, { detail: { sqlite: code } });
+  }
+}
+
+const CONSTRAINTS: Readonly<Record<string, string>> = {
+  SQLITE_CONSTRAINT_UNIQUE: "unique",
+  SQLITE_CONSTRAINT_PRIMARYKEY: "primary_key",
+  SQLITE_CONSTRAINT_ROWID: "primary_key",
+  SQLITE_CONSTRAINT_NOTNULL: "not_null",
+  SQLITE_CONSTRAINT_CHECK: "check",
+  SQLITE_CONSTRAINT_FOREIGNKEY: "foreign_key",
+  SQLITE_CONSTRAINT_TRIGGER: "trigger",
+  SQLITE_CONSTRAINT_DATATYPE: "datatype",
+};
+
+function constraint(code: string, message: string): Error {
+  return kimberliteError("constraint_violation", message, {
+    detail: { constraint: CONSTRAINTS[code] ?? "other", sqlite: code },
+  });
+}
+
+function denied(guard: Guard | undefined, message: string): Error {
+  const denial = guard?.denied();
+  if (denial === undefined) return kimberliteError("unsupported_sql", message);
+  return kimberliteError("unsupported_sql", denialHint(denial), { detail: { action: denial.action } });
+}
+
+/** The binding's own checks: number and kind of parameters, several statements in one text. */
+function fromBinding(error: Error): Error {
+  if (/more than one statement/.test(error.message)) {
+    return kimberliteError("invalid_sql", "one statement at a time; use transaction() for several");
+  }
+  if (/contains no statements/.test(error.message)) return kimberliteError("invalid_sql", "the SQL text is empty");
+  if (/parameter|bind/i.test(error.message)) return kimberliteError("invalid_parameter", error.message, { cause: error });
+  return error;
+}

@@ -1,0 +1,75 @@
+/**
+ * Compiled statements of a tenant, by their text, on one connection; and what the guard saw when each was compiled.
+ *
+ * A statement is compiled only while the guard is entered: what it may do is decided there, by SQLite's authorizer.
+ */
+import { LRUCache } from "lru-cache";
+import { kimberliteError } from "../errors.ts";
+import type { Connection, SqliteStatement } from "./connection.ts";
+import type { GuardReport } from "./guard.ts";
+import { fromSqlite } from "./sqlite-error.ts";
+
+export interface CompiledStatement {
+  readonly statement: SqliteStatement;
+  readonly returnsRows: boolean;
+  readonly readOnly: boolean;
+  readonly columns: readonly string[];
+  /** What compiling it touched: schema changes, writes. */
+  readonly seen: GuardReport;
+}
+
+const MAX_STATEMENTS = 256;
+const COMPILE_LIMIT_MS = 5_000;
+
+export class StatementCache {
+  readonly #connection: Connection;
+  readonly #mode: "write" | "read";
+  readonly #cache: LRUCache<string, CompiledStatement> = new LRUCache({ max: MAX_STATEMENTS });
+
+  constructor(connection: Connection, mode: "write" | "read") {
+    this.#connection = connection;
+    this.#mode = mode;
+  }
+
+  /** @throws `invalid_sql`, `unsupported_sql`, `value_too_large` */
+  compile(sql: string): CompiledStatement {
+    const cached = this.#cache.get(sql);
+    if (cached !== undefined) return cached;
+    checkText(sql);
+    const compiled = this.#prepare(sql);
+    this.#cache.set(sql, compiled);
+    return compiled;
+  }
+
+  /** Forgets everything: after a schema change texts may mean something else. */
+  clear(): void {
+    this.#cache.clear();
+  }
+
+  #prepare(sql: string): CompiledStatement {
+    const { db, guard } = this.#connection;
+    guard.enter(this.#mode, COMPILE_LIMIT_MS);
+    let statement: SqliteStatement | undefined;
+    let failure: unknown;
+    try {
+      statement = db.prepare(sql) as SqliteStatement;
+    } catch (error) {
+      failure = error;
+    }
+    const seen = guard.leave();
+    if (statement === undefined) throw fromSqlite(failure, guard, seen.deadlineFired);
+    return {
+      statement,
+      returnsRows: statement.reader,
+      readOnly: statement.readonly,
+      columns: statement.reader ? statement.columns().map((column) => column.name) : [],
+      seen,
+    };
+  }
+}
+
+function checkText(sql: unknown): void {
+  if (typeof sql !== "string") throw kimberliteError("invalid_sql", "SQL is a string");
+  if (sql.includes("\0")) throw kimberliteError("invalid_sql", "the SQL text holds a NUL");
+  if (!sql.isWellFormed()) throw kimberliteError("invalid_sql", "the SQL text holds a lone surrogate");
+}

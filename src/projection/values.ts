@@ -1,0 +1,129 @@
+/**
+ * Values between JavaScript and SQLite.
+ *
+ * In: integers stay integers (a JavaScript number that is a safe integer is bound as INTEGER, not REAL), and what
+ * SQLite would change in silence is refused: NaN, infinities are kept, lone surrogates, integers past 64 bits.
+ * Out: integers are numbers when safe, else bigint; blobs are `Uint8Array`; `null` is `null`.
+ */
+import { kimberliteError } from "../errors.ts";
+
+/** A value that a column can hold. */
+export type SqlValue = null | number | bigint | string | Uint8Array;
+/** What may be given as a parameter; booleans are stored as 0 and 1. */
+export type SqlInput = SqlValue | boolean;
+/** Parameters by position, or by name without its prefix. */
+export type SqlParams = readonly SqlInput[] | Readonly<Record<string, SqlInput>>;
+/** One row by column name; of two columns with one name the last stays. */
+export type Row = Record<string, SqlValue>;
+
+type Bound = null | number | bigint | string | Buffer;
+
+export interface ResultLimits {
+  readonly maxRows: number;
+  readonly maxBytes: number;
+}
+
+const MIN_INTEGER = -(2n ** 63n);
+const MAX_INTEGER = 2n ** 63n - 1n;
+const MAX_PARAMETERS = 32_766;
+
+/**
+ * Parses parameters into what the binding takes.
+ *
+ * @throws `invalid_parameter` naming the place, never the value.
+ */
+export function parseParams(params: SqlParams | undefined): readonly unknown[] {
+  if (params === undefined) return [];
+  if (Array.isArray(params)) {
+    if (params.length > MAX_PARAMETERS) throw invalid(`more than ${MAX_PARAMETERS} parameters`);
+    return params.map((value, index) => parseValue(value as unknown, index + 1));
+  }
+  if (typeof params !== "object" || params === null || params instanceof Uint8Array) {
+    throw invalid("parameters are an array or an object");
+  }
+  const named: Record<string, Bound> = Object.create(null) as Record<string, Bound>;
+  for (const [name, value] of Object.entries(params)) named[name.replace(/^[:@$]/, "")] = parseValue(value, name);
+  return [named];
+}
+
+function parseValue(value: unknown, place: number | string): Bound {
+  switch (typeof value) {
+    case "string":
+      if (!value.isWellFormed()) throw invalid(`parameter ${place} holds a lone surrogate`);
+      return value;
+    case "number":
+      if (Number.isNaN(value)) throw invalid(`parameter ${place} is NaN`);
+      return Number.isSafeInteger(value) && !Object.is(value, -0) ? BigInt(value) : value;
+    case "bigint":
+      if (value < MIN_INTEGER || value > MAX_INTEGER) throw invalid(`parameter ${place} does not fit 64 bits`);
+      return value;
+    case "boolean":
+      return value ? 1n : 0n;
+    default:
+      return parseObject(value, place);
+  }
+}
+
+function parseObject(value: unknown, place: number | string): Bound {
+  if (value === null) return null;
+  if (Buffer.isBuffer(value)) return value;
+  if (value instanceof Uint8Array) return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+  if (value instanceof ArrayBuffer) return Buffer.from(value);
+  throw invalid(`parameter ${place} is not null, a number, a bigint, a string, a boolean or bytes`);
+}
+
+/**
+ * True if a row holds an integer that a double cannot be trusted with: the rows must be read again as bigints.
+ * Checks the size of the result on the way.
+ *
+ * @throws `result_too_large`
+ */
+export function inspectRows(rows: readonly (Row | SqlValue[])[], limits: ResultLimits): boolean {
+  if (rows.length > limits.maxRows) throw tooManyRows(limits);
+  let bytes = 0;
+  let unsafe = false;
+  for (const row of rows) {
+    for (const key in row) {
+      const value = (row as Row)[key] as SqlValue;
+      if (typeof value === "number") {
+        bytes += 8;
+        unsafe ||= value > Number.MAX_SAFE_INTEGER || value < Number.MIN_SAFE_INTEGER;
+      } else bytes += sizeOf(value);
+    }
+  }
+  if (bytes > limits.maxBytes) throw tooManyBytes(limits);
+  return unsafe;
+}
+
+/** Turns the bigints of a row that was read with all integers as bigints into numbers where they are safe. In place. */
+export function narrowIntegers<T extends Row | SqlValue[]>(row: T): T {
+  const cells = row as Row;
+  for (const key in cells) {
+    const value = cells[key];
+    if (typeof value === "bigint" && value >= -9007199254740991n && value <= 9007199254740991n) cells[key] = Number(value);
+  }
+  return row;
+}
+
+/** Bytes that a value takes in a result, for the limit; text counts its UTF-16 length. */
+export function sizeOf(value: SqlValue): number {
+  if (typeof value === "string") return value.length;
+  if (value instanceof Uint8Array) return value.length;
+  return 8;
+}
+
+export function tooManyRows(limits: ResultLimits): Error {
+  return kimberliteError("result_too_large", `the result has more than ${limits.maxRows} rows; use LIMIT`, {
+    detail: { maxRows: limits.maxRows },
+  });
+}
+
+export function tooManyBytes(limits: ResultLimits): Error {
+  return kimberliteError("result_too_large", `the result has more than ${limits.maxBytes} bytes; select less`, {
+    detail: { maxBytes: limits.maxBytes },
+  });
+}
+
+function invalid(message: string): Error {
+  return kimberliteError("invalid_parameter", message);
+}

@@ -1,0 +1,379 @@
+/**
+ * The one writer of a tenant's projection: runs callers' work inside one SQLite transaction, a savepoint each, and
+ * says what each changed, as the log will record it.
+ *
+ * Kept: a caller that fails is rolled back to its own savepoint and fails alone; if SQLite rolled the whole transaction
+ * back (RAISE(ROLLBACK), an interrupt, a full disk), the outcome says so and the innocent are run again. Schema and
+ * capture triggers always agree when a caller begins.
+ */
+import { kimberliteError } from "../errors.ts";
+import type { Change } from "../log/record.ts";
+import { Bookkeeping, type StreamKind } from "./bookkeeping.ts";
+import { Capture } from "./capture.ts";
+import type { Connection, SqliteStatement, StatementLimits } from "./connection.ts";
+import { SchemaTracker } from "./schema-tracker.ts";
+import { fromSqlite } from "./sqlite-error.ts";
+import { type CompiledStatement, StatementCache } from "./statement-cache.ts";
+import { narrowIntegers, parseParams, type Row, type SqlParams, type SqlValue, sizeOf, tooManyBytes, tooManyRows } from "./values.ts";
+
+export interface StatementResult {
+  readonly columns: readonly string[];
+  readonly rows: readonly (Row | SqlValue[])[];
+  readonly rowsAffected: number;
+  readonly lastInsertRowid: number | bigint | undefined;
+}
+
+export interface StatementRequest {
+  readonly sql: string;
+  readonly params?: SqlParams | undefined;
+  /** Rows as arrays in column order. */
+  readonly arrays?: boolean;
+  readonly timeLimitMs?: number;
+}
+
+/** What one caller's work may do inside its savepoint. */
+export interface WriteSession {
+  run(request: StatementRequest): StatementResult;
+  createStream(name: string): number;
+  /** @returns offset in the stream of the first event */
+  appendEvents(stream: number, events: readonly Uint8Array[]): bigint;
+  readonly bookkeeping: Bookkeeping;
+}
+
+export type JobOutcome<T> =
+  | { readonly ok: true; readonly value: T; readonly changes: readonly Change[] }
+  | { readonly ok: false; readonly error: unknown; readonly lostTransaction: boolean };
+
+type Control =
+  | "begin"
+  | "commit"
+  | "rollback"
+  | "savepoint"
+  | "release"
+  | "undo"
+  | "saveSchema"
+  | "releaseSchema"
+  | "undoSchema";
+
+export class ProjectionWriter {
+  readonly bookkeeping: Bookkeeping;
+  readonly #connection: Connection;
+  readonly #limits: StatementLimits;
+  readonly #capture: Capture;
+  readonly #schema: SchemaTracker;
+  readonly #cache: StatementCache;
+  readonly #control: Record<Control, SqliteStatement>;
+  /** Grows whenever the schema did: readers forget their statements then. */
+  schemaGeneration = 0;
+  #changes: Change[] = [];
+
+  constructor(connection: Connection, limits: StatementLimits) {
+    const { db } = connection;
+    this.#connection = connection;
+    this.#limits = limits;
+    this.bookkeeping = new Bookkeeping(db);
+    this.bookkeeping.initialise();
+    this.#capture = new Capture(db, limits.maxTransactionBytes);
+    this.#schema = new SchemaTracker(connection, this.bookkeeping, this.#capture);
+    this.#cache = new StatementCache(connection, "write");
+    const prepare = (sql: string): SqliteStatement => db.prepare(sql) as SqliteStatement;
+    this.#control = {
+      begin: prepare("BEGIN IMMEDIATE"),
+      commit: prepare("COMMIT"),
+      rollback: prepare("ROLLBACK"),
+      savepoint: prepare("SAVEPOINT kimberlite_job"),
+      release: prepare("RELEASE kimberlite_job"),
+      undo: prepare("ROLLBACK TO kimberlite_job"),
+      saveSchema: prepare("SAVEPOINT kimberlite_schema"),
+      releaseSchema: prepare("RELEASE kimberlite_schema"),
+      undoSchema: prepare("ROLLBACK TO kimberlite_schema"),
+    };
+    this.#schema.load();
+  }
+
+  get inTransaction(): boolean {
+    return this.#connection.db.inTransaction;
+  }
+
+  begin(): void {
+    this.#guarded(() => this.#control.begin.run());
+  }
+
+  /** @throws `disk_full`, `disk_failed` */
+  commit(): void {
+    this.#guarded(() => this.#control.commit.run());
+  }
+
+  /** Ends the transaction without its changes; harmless when there is none. */
+  rollback(): void {
+    if (this.inTransaction) this.#guarded(() => this.#control.rollback.run());
+    this.#forget();
+  }
+
+  /** Pages of the projection file, as this transaction would leave it. */
+  pageCount(): number {
+    return this.#connection.db.pragma("main.page_count", { simple: true }) as number;
+  }
+
+  pageSize(): number {
+    return this.#connection.db.pragma("main.page_size", { simple: true }) as number;
+  }
+
+  /**
+   * Runs one caller's work in a savepoint of the transaction that is open.
+   *
+   * @param accept is called with the changes before the savepoint is released; if it throws, the work is undone.
+   */
+  runJob<T>(work: (session: WriteSession) => T, accept: (changes: readonly Change[]) => void): JobOutcome<T> {
+    this.#control.savepoint.run();
+    try {
+      const value = work(this.#session());
+      const changes = this.#finish();
+      accept(changes);
+      this.#control.release.run();
+      return { ok: true, value, changes };
+    } catch (error) {
+      return this.#undo(error);
+    }
+  }
+
+  /** Opens a savepoint for work that goes on over several calls; end it with `finishJob` or `undoJob`. */
+  beginJob(): WriteSession {
+    this.#control.savepoint.run();
+    return this.#session();
+  }
+
+  finishJob(accept: (changes: readonly Change[]) => void): JobOutcome<undefined> {
+    try {
+      if (!this.inTransaction) throw kimberliteError("transaction_closed", "the transaction was rolled back");
+      const changes = this.#finish();
+      accept(changes);
+      this.#control.release.run();
+      return { ok: true, value: undefined, changes };
+    } catch (error) {
+      return this.#undo(error);
+    }
+  }
+
+  undoJob(error: unknown): JobOutcome<never> {
+    return this.#undo(error);
+  }
+
+  /** Stream of a table, by its present name. */
+  tables(): ReadonlyMap<number, { readonly stream: number; readonly shape: { readonly name: string } }> {
+    return this.#capture.tables;
+  }
+
+  get nextStream(): number {
+    return this.#schema.nextStream;
+  }
+
+  close(): void {
+    this.#cache.clear();
+    this.#connection.db.close();
+  }
+
+  #session(): WriteSession {
+    return {
+      run: (request) => this.#run(request),
+      createStream: (name) => this.#createStream(name),
+      appendEvents: (stream, events) => this.#appendEvents(stream, events),
+      bookkeeping: this.bookkeeping,
+    };
+  }
+
+  #undo(error: unknown): Extract<JobOutcome<never>, { ok: false }> {
+    const lostTransaction = !this.inTransaction;
+    this.#forget();
+    if (!lostTransaction) {
+      this.#control.undo.run();
+      this.#control.release.run();
+    }
+    this.#schema.restore();
+    this.#cache.clear();
+    return { ok: false, error: fromSqlite(error, this.#connection.guard), lostTransaction };
+  }
+
+  #forget(): void {
+    this.#capture.discard();
+    this.#changes = [];
+    this.#deferred = false;
+  }
+
+  #finish(): Change[] {
+    this.#checkDeferred();
+    this.#collect();
+    const changes = this.#changes;
+    this.#changes = [];
+    return changes;
+  }
+
+  /** Moves what capture noted into the list of changes: before a schema change, and at the end. */
+  #collect(): void {
+    if (this.#capture.isEmpty && !this.#schema.sequencesWritten) return;
+    const sequences = this.#schema.sequenceChanges(this.#capture.touchedSequences());
+    this.#changes.push(...this.#capture.take(), ...sequences);
+  }
+
+  #run(request: StatementRequest): StatementResult {
+    if (!this.inTransaction) throw kimberliteError("transaction_closed", "the transaction was rolled back");
+    const params = parseParams(request.params);
+    const compiled = this.#cache.compile(request.sql);
+    if (compiled.seen.schemaChange || compiled.seen.analyzeOrReindex) return this.#runSchemaChange(request, compiled);
+    if (compiled.seen.pragmaSet) return this.#runPragma(request, compiled);
+    if (compiled.seen.sequenceWrites) this.#schema.sequencesWritten = true;
+    return this.#step(request, compiled, params);
+  }
+
+  #step(request: StatementRequest, compiled: CompiledStatement, params: readonly unknown[]): StatementResult {
+    const { guard } = this.#connection;
+    guard.enter("write", request.timeLimitMs ?? this.#limits.timeLimitMs);
+    let result: StatementResult | undefined;
+    let failure: unknown;
+    try {
+      result = this.#execute(request, compiled, params);
+    } catch (error) {
+      failure = error;
+    }
+    const report = guard.leave();
+    if (result === undefined) throw fromSqlite(failure, guard, report.deadlineFired);
+    this.#deferred ||= report.deferredViolations;
+    return result;
+  }
+
+  #deferred = false;
+
+  /**
+   * SQLite checks deferred foreign keys at COMMIT, when the log has the block already: they are checked here, at the
+   * end of each caller's savepoint, while it can still be undone.
+   */
+  #checkDeferred(): void {
+    if (!this.#deferred) return;
+    this.#deferred = false;
+    const { guard } = this.#connection;
+    guard.enter("read", 0);
+    if (!guard.leave().deferredViolations) return;
+    throw kimberliteError("constraint_violation", "FOREIGN KEY constraint failed", {
+      detail: { constraint: "foreign_key" },
+    });
+  }
+
+  #execute(request: StatementRequest, compiled: CompiledStatement, params: readonly unknown[]): StatementResult {
+    const { statement } = compiled;
+    if (compiled.returnsRows) {
+      const before = this.#totalChanges();
+      const rows = this.#collectRows(compiled, request, params);
+      const rowsAffected = this.#totalChanges() === before ? 0 : this.#lastChanges();
+      return { columns: compiled.columns, rows, rowsAffected, lastInsertRowid: this.#lastRowid() };
+    }
+    const done = statement.run(...params);
+    return { columns: [], rows: [], rowsAffected: done.changes, lastInsertRowid: narrow(done.lastInsertRowid) };
+  }
+
+  #collectRows(compiled: CompiledStatement, request: StatementRequest, params: readonly unknown[]): (Row | SqlValue[])[] {
+    const limits = { maxRows: this.#limits.maxResultRows, maxBytes: this.#limits.maxResultBytes };
+    const rows: (Row | SqlValue[])[] = [];
+    let bytes = 0;
+    const statement = compiled.statement.safeIntegers(true).raw(request.arrays === true);
+    for (const row of statement.iterate(...params) as Iterable<Row | SqlValue[]>) {
+      for (const key in row) bytes += sizeOf((row as Row)[key] as SqlValue);
+      if (rows.length >= limits.maxRows) throw tooManyRows(limits);
+      if (bytes > limits.maxBytes) throw tooManyBytes(limits);
+      rows.push(narrowIntegers(row));
+    }
+    return rows;
+  }
+
+  #runSchemaChange(request: StatementRequest, compiled: CompiledStatement): StatementResult {
+    this.#collect();
+    this.#control.saveSchema.run();
+    try {
+      const change = this.#schema.beforeChange(compiled.seen);
+      const result = this.#step(request, compiled, parseParams(request.params));
+      // Replay of a DROP TABLE runs its foreign key actions again, and could not know of a debt paid later.
+      this.#checkDeferred();
+      const { changes, changed } = this.#schema.afterChange(change, request.sql);
+      this.#control.releaseSchema.run();
+      if (changed) this.#noteSchemaChange(changes);
+      return { ...result, rowsAffected: 0 };
+    } catch (error) {
+      if (this.inTransaction) this.#restoreSchema();
+      throw error;
+    }
+  }
+
+  #noteSchemaChange(changes: readonly Change[]): void {
+    this.#changes.push(...changes);
+    this.#cache.clear();
+    this.schemaGeneration += 1;
+  }
+
+  /** A schema change that failed inside a transaction that goes on: neither it nor our bookkeeping of it stays. */
+  #restoreSchema(): void {
+    this.#control.undoSchema.run();
+    this.#control.releaseSchema.run();
+    this.#capture.discard();
+    this.#schema.load();
+    this.#cache.clear();
+  }
+
+  /** A pragma that sets something of the database file is replayed as text; per-transaction ones are not. */
+  #runPragma(request: StatementRequest, compiled: CompiledStatement): StatementResult {
+    const result = this.#step(request, compiled, []);
+    if (/user_version/i.test(request.sql)) {
+      this.#collect();
+      this.#changes.push({ kind: "ddl", sql: request.sql, bindings: [] });
+    }
+    return result;
+  }
+
+  #createStream(name: string): number {
+    const stream = this.#schema.takeStreamId();
+    this.bookkeeping.putStream(stream, "events" satisfies StreamKind, name);
+    this.#changes.push({ kind: "create-stream", stream, name });
+    return stream;
+  }
+
+  #appendEvents(stream: number, events: readonly Uint8Array[]): bigint {
+    const firstOffset = this.bookkeeping.stream(stream)?.nextOffset;
+    if (firstOffset === undefined) throw kimberliteError("stream_not_found", "there is no such stream");
+    this.#collect();
+    this.#changes.push({ kind: "events", stream, firstOffset, events });
+    return firstOffset;
+  }
+
+  readonly #own: Map<string, SqliteStatement> = new Map();
+
+  #statement(sql: string): SqliteStatement {
+    let statement = this.#own.get(sql);
+    if (statement === undefined) {
+      statement = (this.#connection.db.prepare(sql) as SqliteStatement).pluck().safeIntegers(true);
+      this.#own.set(sql, statement);
+    }
+    return statement;
+  }
+
+  #totalChanges(): bigint {
+    return this.#statement("SELECT total_changes()").get() as bigint;
+  }
+
+  #lastChanges(): number {
+    return Number(this.#statement("SELECT changes()").get());
+  }
+
+  #lastRowid(): number | bigint {
+    return narrow(this.#statement("SELECT last_insert_rowid()").get() as bigint);
+  }
+
+  #guarded<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      throw fromSqlite(error, undefined);
+    }
+  }
+}
+
+function narrow(value: number | bigint): number | bigint {
+  return typeof value === "bigint" && value >= -9007199254740991n && value <= 9007199254740991n ? Number(value) : value;
+}
