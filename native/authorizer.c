@@ -173,6 +173,7 @@ static void record(Guard *g, int action, const char *a, const char *b){
   if( g->denied[0] ) return;
   if( action==SQLITE_ATTACH ) a = 0;
   if( action==SQLITE_PRAGMA ) b = 0;
+  if( action==SQLITE_ALTER_TABLE ){ a = b; b = 0; } /* the first was the database */
   sqlite3_snprintf((int)sizeof g->denied, g->denied, "%s|%s|%s", known ? ACTIONS[action] : "UNKNOWN", a ? a : "",
       b ? b : "");
 }

@@ -14,13 +14,13 @@ import { formatVerifierKey, verifierKey } from "./log/signed-note.ts";
 import { logFolder } from "./log/segment.ts";
 import { type VerifyProgress, type VerifyReport, verifyLog } from "./log/verify.ts";
 import { NodeState, type OpenOptions } from "./node-state.ts";
-import type { CallContext } from "./pipeline/commit-pipeline.ts";
+import type { CallContext, LaneTransaction } from "./pipeline/commit-pipeline.ts";
 import type { TenantEngine } from "./pipeline/tenant-engine.ts";
 import type { Moment } from "./pipeline/time-travel.ts";
 import type { StreamRow } from "./projection/bookkeeping.ts";
 import { quoteName } from "./projection/tables.ts";
 import type { Row, SqlInput, SqlParams } from "./projection/values.ts";
-import type { StatementRequest, StatementResult, WriteSession } from "./projection/writer.ts";
+import type { StatementRequest, StatementResult } from "./projection/writer.ts";
 import { appendEvents, type AppendOptions, type AppendResult, findStream, makeStream } from "./stream/append.ts";
 import { parseOffset, type ReadRange, readItems, type StreamItem, tailItems } from "./stream/stream-reader.ts";
 import type { Duration } from "./tenant/duration.ts";
@@ -41,10 +41,10 @@ export interface ExecuteResult {
 /** One statement of a transaction that is given as a list. */
 export type Statement = string | { readonly sql: string; readonly params?: SqlParams };
 
-/** What a callback transaction may do; it ends with the callback. */
+/** What a callback transaction may do; it ends with the callback. Await each call. */
 export interface Transaction {
-  execute(sql: string, params?: SqlParams): ExecuteResult;
-  query(sql: string, params?: SqlParams): Row[];
+  execute(sql: string, params?: SqlParams): Promise<ExecuteResult>;
+  query(sql: string, params?: SqlParams): Promise<Row[]>;
 }
 
 /** Who is asking, for the record; the library trusts what it is told. */
@@ -162,8 +162,8 @@ export class Kimberlite implements AsyncDisposable {
   async execute(id: TenantId, sql: string, params?: SqlParams, options?: OperationOptions): Promise<ExecuteResult> {
     const context = parseContext(options);
     return this.#operate(id, async (engine) => {
-      const { value, offset } = await engine.pipeline.submit(context, (session) => session.run({ sql, params }));
-      return toExecuteResult(value, offset);
+      const { value, offset } = await engine.pipeline.submitStatements(context, [{ sql, params }]);
+      return toExecuteResult(value[0] as StatementResult, offset);
     });
   }
 
@@ -177,7 +177,7 @@ export class Kimberlite implements AsyncDisposable {
     const request: StatementRequest = { sql, params };
     const { at } = options;
     return this.#operate(id, async (engine) => {
-      const result = at === undefined ? engine.query(request) : await engine.timeTravel.query(at, request);
+      const result = await (at === undefined ? engine.query(request) : engine.timeTravel.query(at, request));
       return result.rows as Row[];
     });
   }
@@ -213,7 +213,7 @@ export class Kimberlite implements AsyncDisposable {
     if (typeof work !== "function") return this.#operate(id, (engine) => runList(engine, context, work));
     const timeLimitMs = options.timeLimitMs ?? DEFAULT_TRANSACTION_MS;
     return this.#operate(id, async (engine) => {
-      const run = async (session: WriteSession): Promise<T> => work(sessionTransaction(session));
+      const run = async (transaction: LaneTransaction): Promise<T> => work(toTransaction(transaction));
       return (await engine.pipeline.interact(context, run, { timeLimitMs })).value;
     });
   }
@@ -455,14 +455,14 @@ async function runList(engine: TenantEngine, context: CallContext, statements: r
   const requests: StatementRequest[] = (statements as readonly Statement[]).map((statement) =>
     typeof statement === "string" ? { sql: statement } : { sql: statement?.sql, params: statement?.params },
   );
-  const { value, offset } = await engine.pipeline.submit(context, (session) => requests.map((request) => session.run(request)));
+  const { value, offset } = await engine.pipeline.submitStatements(context, requests);
   return value.map((result) => toExecuteResult(result, offset));
 }
 
-/** A transaction that refuses use after its callback ended. */
-function sessionTransaction(session: WriteSession): Transaction {
-  const run = (sql: string, params?: SqlParams): ExecuteResult => toExecuteResult(session.run({ sql, params }), undefined);
-  return { execute: run, query: (sql, params) => [...run(sql, params).rows] };
+function toTransaction(transaction: LaneTransaction): Transaction {
+  const run = async (sql: string, params?: SqlParams): Promise<ExecuteResult> =>
+    toExecuteResult((await transaction.run([{ sql, params }]))[0] as StatementResult, undefined);
+  return { execute: run, query: async (sql, params) => [...(await run(sql, params)).rows] };
 }
 
 function insertRequest(table: unknown, row: Readonly<Record<string, SqlInput>>): { sql: string; params: SqlInput[] } {

@@ -25,6 +25,7 @@ import { OpenTenants } from "./pipeline/open-tenants.ts";
 import type { RebuildProgress } from "./pipeline/recovery.ts";
 import { TenantEngine } from "./pipeline/tenant-engine.ts";
 import { DEFAULT_LIMITS, type StatementLimits } from "./projection/connection.ts";
+import { Lanes } from "./projection/lanes.ts";
 import { QuotaGate } from "./quota/quota-gate.ts";
 import type { TenantQuota } from "./tenant/tenant-config.ts";
 import { SYSTEM_TENANT, type TenantId } from "./tenant/tenant-id.ts";
@@ -61,6 +62,7 @@ export class NodeState {
   readonly keyStore: KeyStore;
   readonly system: TenantEngine;
   readonly journal: Journal;
+  readonly lanes: Lanes;
   masterKey: MasterKeyProvider;
   readonly #randomness: Randomness;
   readonly #options: OpenOptions;
@@ -72,6 +74,7 @@ export class NodeState {
     readonly installation: Installation;
     readonly keyStore: KeyStore;
     readonly journal: Journal;
+    readonly lanes: Lanes;
     readonly system: TenantEngine;
     readonly directory: Directory;
     readonly unlock: () => void;
@@ -83,6 +86,7 @@ export class NodeState {
     this.installation = parts.installation;
     this.keyStore = parts.keyStore;
     this.journal = parts.journal;
+    this.lanes = parts.lanes;
     this.system = parts.system;
     this.directory = parts.directory;
     this.limits = base.limits;
@@ -116,10 +120,11 @@ export class NodeState {
     const keyStore = await KeyStore.open(join(root, "keys"), disk);
     const keys = await openSystemKeys(base, keyStore, present === undefined);
     const journal = await Journal.open(root, disk);
+    const lanes = new Lanes();
     try {
       const gate = new QuotaGate(SYSTEM_TENANT, {}, base.clock);
       const system = await TenantEngine.open({
-        ...engineBase(base, journal),
+        ...engineBase(base, { journal, lanes }),
         tenant: SYSTEM_TENANT,
         keys,
         gate,
@@ -128,8 +133,9 @@ export class NodeState {
       });
       const directory = await Directory.load(system, base.clock);
       if (present === undefined) await writeInstallation(disk, root, installation);
-      return new NodeState({ base, installation, keyStore, journal, system, directory, unlock });
+      return new NodeState({ base, installation, keyStore, journal, lanes, system, directory, unlock });
     } catch (error) {
+      await lanes.close();
       await journal.close();
       throw error;
     }
@@ -159,6 +165,7 @@ export class NodeState {
   async close(): Promise<void> {
     await this.tenants.closeAll();
     await this.system.close();
+    await this.lanes.close();
     await this.journal.close();
     await this.masterKey.close();
     this.#unlock();
@@ -173,7 +180,7 @@ export class NodeState {
     const keys = await TenantKeys.load(this.#keyOptions(tenant));
     try {
       return await TenantEngine.open({
-        ...engineBase({ ...this, options: this.#options, randomness: this.#randomness }, this.journal),
+        ...engineBase({ ...this, options: this.#options, randomness: this.#randomness }, this),
         tenant,
         keys,
         gate: this.gate(tenant, entry.quota),
@@ -258,17 +265,18 @@ async function openSystemKeys(base: Base, store: KeyStore, fresh: boolean): Prom
 
 function engineBase(
   base: Base,
-  journal: Journal,
+  shared: { readonly journal: Journal; readonly lanes: Lanes },
 ): Pick<
   Parameters<typeof TenantEngine.open>[0],
-  "root" | "disk" | "clock" | "randomness" | "journal" | "limits" | "dekRotateAfterBlocks" | "onProgress"
+  "root" | "disk" | "clock" | "randomness" | "journal" | "lanes" | "limits" | "dekRotateAfterBlocks" | "onProgress"
 > {
   return {
     root: base.root,
     disk: base.disk,
     clock: base.clock,
     randomness: base.randomness,
-    journal,
+    journal: shared.journal,
+    lanes: shared.lanes,
     limits: base.limits,
     dekRotateAfterBlocks: base.options.dekRotateAfterBlocks ?? DEFAULT_DEK_BLOCKS,
     onProgress: base.options.onProgress,

@@ -50,9 +50,9 @@ export class Directory {
   /** Loads the catalogue from the system tenant, creating it in a new installation. @throws `catalog_damaged` */
   static async load(engine: TenantEngine, clock: Clock): Promise<Directory> {
     const directory = new Directory(engine, clock);
-    const tables = engine.query({ sql: "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'tenants'" });
+    const tables = engine.reader().query({ sql: "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'tenants'" });
     if (tables.rows.length === 0) await engine.pipeline.submit(ACTOR, (session) => void session.run({ sql: SCHEMA }));
-    const { rows } = engine.query({ sql: "SELECT * FROM tenants" });
+    const { rows } = engine.reader().query({ sql: "SELECT * FROM tenants" });
     for (const row of rows) directory.#remember(parseRow(row as unknown as CatalogRow));
     return directory;
   }

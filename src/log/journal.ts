@@ -52,17 +52,22 @@ export class Journal {
   readonly #disk: Disk;
   readonly #root: string;
   readonly #files: [JournalFile, JournalFile];
-  #active = 0;
+  #active: number;
   #queue: Waiting[] = [];
   #writing = false;
   #scheduled = false;
   #recycling: Promise<void> | undefined;
   #idle: (() => void)[] = [];
 
-  private constructor(root: string, disk: Disk, files: [JournalFile, JournalFile]) {
+  private constructor(
+    root: string,
+    disk: Disk,
+    start: { readonly files: [JournalFile, JournalFile]; readonly active: number },
+  ) {
     this.#root = root;
     this.#disk = disk;
-    this.#files = files;
+    this.#files = start.files;
+    this.#active = start.active;
   }
 
   /**
@@ -74,16 +79,17 @@ export class Journal {
     const folder = join(root, "journal");
     disk.makeFolder(folder);
     const names = ["0.jnl", "1.jnl"].map((name) => join(folder, name));
-    const frames = names.map((name) => readFrames(disk, name));
-    refuseLostFrames(frames[0] as FileFrames, frames[1] as FileFrames);
-    frames.sort((a, b) => Number(a.generation - b.generation));
+    const [first, second] = names.map((name) => readFrames(disk, name)) as [FileFrames, FileFrames];
+    refuseLostFrames(first, second);
+    const inOrder = first.generation <= second.generation ? [first, second] : [second, first];
     const touched = new Set<string>();
-    for (const { entries } of frames) for (const entry of entries) replay(root, disk, entry, touched);
+    for (const { entries } of inOrder) for (const entry of entries) replay(root, disk, entry, touched);
     for (const path of touched) syncPath(disk, path);
-    const newest = frames.at(-1)?.generation ?? 0n;
-    const files = names.map((name, index) => openJournalFile(disk, name, newest + 1n + BigInt(index)));
+    const newest = (inOrder[1] as FileFrames).generation;
+    const files = names.map((name) => openJournalFile(disk, name, newest + 1n)) as [JournalFile, JournalFile];
     disk.syncFolder(folder);
-    return new Journal(root, disk, files as [JournalFile, JournalFile]);
+    // The files take turns also from one opening to the next: `refuseLostFrames` relies on it.
+    return new Journal(root, disk, { files, active: first.generation > second.generation ? 1 : 0 });
   }
 
   /** Calls `done(undefined)` when the entry is on the disk, or `done(error)`; never both, never neither. */

@@ -46,6 +46,9 @@ export interface LogRecord {
   readonly changes: readonly Change[];
 }
 
+/** The text key `c`: one byte of head, one of text. */
+const CHANGES_KEY: Buffer = Buffer.from([0x61, 0x63]);
+
 const codec = new Encoder({ useRecords: false, tagUint8Array: false, variableMapSize: true, mapsAsObjects: true });
 
 /** Encodes a value of the record format or an event: maps, arrays, text, bytes, integers, floats, null, booleans. */
@@ -64,11 +67,28 @@ export function decodeCbor(bytes: Uint8Array): unknown {
 
 /** Bytes of a record. Integers of 64 bits are encoded as CBOR integers, never as floats. */
 export function encodeRecord(record: LogRecord): Buffer {
+  const map = headOf(record);
+  map["c"] = record.changes.map(changeToArray);
+  return encodeCbor(map);
+}
+
+function headOf(record: Omit<LogRecord, "changes">): Record<string, unknown> {
   const map: Record<string, unknown> = { o: record.offset, t: record.timeUs, a: record.actor };
   if (record.idempotencyKey !== undefined) map["i"] = record.idempotencyKey;
   if (record.correlationId !== undefined) map["r"] = record.correlationId;
-  map["c"] = record.changes.map(changeToArray);
-  return encodeCbor(map);
+  return map;
+}
+
+/** Bytes of the changes of a record alone, for `joinRecord`: made where the changes are, which may be another thread. */
+export function encodeChanges(changes: readonly Change[]): Buffer {
+  return encodeCbor(changes.map(changeToArray));
+}
+
+/** The same bytes as `encodeRecord` gives, from changes that are encoded already. */
+export function joinRecord(record: Omit<LogRecord, "changes">, changes: Uint8Array): Buffer {
+  const head = encodeCbor(headOf(record));
+  head[0] = (head[0] as number) + 1;
+  return Buffer.concat([head, CHANGES_KEY, changes]);
 }
 
 /** @throws `log_damaged` for anything that `encodeRecord` cannot have made. */

@@ -10,16 +10,19 @@
  * a block is durable it is committed, whatever the projection says: a projection that cannot follow is reopened and
  * catches up from the log.
  */
-import { assert, kimberliteError } from "../errors.ts";
+import { assert, KimberliteError, kimberliteError } from "../errors.ts";
 import type { Clock } from "../host/clock.ts";
 import type { TenantKeys } from "../keys/tenant-keys.ts";
 import { recordCostBytes } from "../log/block.ts";
 import type { Journal } from "../log/journal.ts";
-import { type Change, encodeRecord } from "../log/record.ts";
+import { type Change, encodeRecord, joinRecord } from "../log/record.ts";
 import type { PreparedBlock, TenantLog } from "../log/tenant-log.ts";
 import type { StatementLimits } from "../projection/connection.ts";
 import { noteEvents } from "../projection/replay.ts";
-import type { ProjectionWriter, WriteSession } from "../projection/writer.ts";
+import type { LaneTarget } from "../projection/lane-protocol.ts";
+import type { Lanes, Lease } from "../projection/lanes.ts";
+import type { ProjectionMeta } from "../projection/bookkeeping.ts";
+import type { ProjectionWriter, StatementRequest, StatementResult, WriteSession } from "../projection/writer.ts";
 import type { QuotaGate } from "../quota/quota-gate.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 
@@ -28,6 +31,11 @@ export interface CallContext {
   readonly actor: string;
   readonly correlationId?: string | undefined;
   readonly idempotencyKey?: string | undefined;
+}
+
+/** The statements of a transaction that is held open. */
+export interface LaneTransaction {
+  run(requests: readonly StatementRequest[]): Promise<StatementResult[]>;
 }
 
 /** What a caller learns: its value, and the offset of its record if it changed anything. */
@@ -53,6 +61,8 @@ export interface PipelineParts {
   /** Blocks sealed under the present DEK version so far. */
   readonly blocksSealed: number;
   readonly dekRotateAfterBlocks: number;
+  readonly lanes: Lanes;
+  readonly laneTarget: () => LaneTarget;
   /** Before the first block of all: the tenant's folders are made durable. */
   readonly beforeFirstBlock: () => Promise<void>;
   /** After a commit that changed the schema, or any commit: readers and subscribers look again. */
@@ -64,13 +74,16 @@ export interface PipelineParts {
 interface Job {
   readonly context: CallContext;
   readonly work: (session: WriteSession) => unknown;
+  /** The same work as statements, if it is that: then it can be run in a lane when it proves slow. */
+  readonly requests: readonly StatementRequest[] | undefined;
   readonly resolve: (committed: Committed<unknown>) => void;
   readonly reject: (error: unknown) => void;
 }
 
-interface Interactive {
+/** Work that runs in a lane: slow statements, and transactions that are held open. */
+interface LaneJob {
   readonly context: CallContext;
-  readonly run: (session: WriteSession) => Promise<unknown>;
+  readonly run: (transaction: LaneTransaction) => Promise<unknown>;
   readonly timeLimitMs: number;
   readonly resolve: (committed: Committed<unknown>) => void;
   readonly reject: (error: unknown) => void;
@@ -94,10 +107,13 @@ const MAX_BATCH_MS = 20;
 const MAX_BATCH_BYTES = 16 * 1024 * 1024;
 const MAX_QUEUE = 100_000;
 const RECORD_HEADROOM_BYTES = 4096;
+/** How long the statements of a call may hold the main thread before they go to a lane. */
+const INLINE_LIMIT_MS = 20;
+const LANE_GRACE_MS = 1_000;
 
 export class CommitPipeline {
   readonly #parts: PipelineParts;
-  readonly #queue: (Job | Interactive)[] = [];
+  readonly #queue: (Job | LaneJob)[] = [];
   #blocksSealed: number;
   #running = false;
   #rotating: Promise<void> | undefined;
@@ -124,14 +140,25 @@ export class CommitPipeline {
   /** Runs work in the next batch. Resolves when what it changed is durable; rejects if it failed or was refused. */
   submit<T>(context: CallContext, work: (session: WriteSession) => T): Promise<Committed<T>> {
     return new Promise((resolve, reject) => {
-      this.#enqueue({ context, work, resolve: resolve as Job["resolve"], reject });
+      this.#enqueue({ context, work, requests: undefined, resolve: resolve as Job["resolve"], reject });
+    });
+  }
+
+  /**
+   * Runs statements as one transaction. They start on this thread; if one is still running after a moment, all of them
+   * are undone and run again in a lane, with the full time limit, so that no other tenant waits for them.
+   */
+  submitStatements(context: CallContext, requests: readonly StatementRequest[]): Promise<Committed<StatementResult[]>> {
+    const work = (session: WriteSession): StatementResult[] => runInline(session, requests);
+    return new Promise((resolve, reject) => {
+      this.#enqueue({ context, work, requests, resolve: resolve as Job["resolve"], reject });
     });
   }
 
   /** Holds the writer over several turns of the event loop, for a bounded time, and commits what was done. */
   interact<T>(
     context: CallContext,
-    run: (session: WriteSession) => Promise<T>,
+    run: (transaction: LaneTransaction) => Promise<T>,
     options: InteractiveOptions,
   ): Promise<Committed<T>> {
     return new Promise((resolve, reject) => {
@@ -151,7 +178,7 @@ export class CommitPipeline {
     for (const job of this.#queue.splice(0)) job.reject(error);
   }
 
-  #enqueue(job: Job | Interactive): void {
+  #enqueue(job: Job | LaneJob): void {
     if (this.#closed !== undefined) return job.reject(this.#closed);
     if (this.#queue.length >= MAX_QUEUE) {
       return job.reject(kimberliteError("overloaded", "the tenant's queue is full", { retryAfterMs: 100 }));
@@ -170,10 +197,10 @@ export class CommitPipeline {
 
   async #loop(): Promise<void> {
     while (this.#queue.length > 0 && this.#closed === undefined) {
-      const first = this.#queue[0] as Job | Interactive;
+      const first = this.#queue[0] as Job | LaneJob;
       if ("run" in first) {
         this.#queue.shift();
-        await this.#runInteractive(first);
+        await this.#runInLane(first);
       } else await this.#runBatch();
     }
     this.#running = false;
@@ -195,7 +222,7 @@ export class CommitPipeline {
 
   #takeJobs(): Job[] {
     let count = 0;
-    while (count < MAX_BATCH_JOBS && count < this.#queue.length && !("run" in (this.#queue[count] as Job | Interactive))) {
+    while (count < MAX_BATCH_JOBS && count < this.#queue.length && !("run" in (this.#queue[count] as Job | LaneJob))) {
       count += 1;
     }
     return this.#queue.splice(0, count) as Job[];
@@ -229,12 +256,22 @@ export class CommitPipeline {
       });
       if (outcome.ok) batch.accepted.push({ job, value: outcome.value, offset });
       else {
-        job.reject(outcome.error);
+        this.#fail(job, outcome.error);
         failed.add(job);
         if (outcome.lostTransaction) return { job, failed };
       }
     }
     return undefined;
+  }
+
+  /** Answers a caller that failed; one that only ran out of its moment on this thread goes on in a lane. */
+  #fail(job: Job, error: unknown): void {
+    const { requests } = job;
+    const slow = error instanceof KimberliteError && error.code === "statement_timeout";
+    if (requests === undefined || !slow) return job.reject(error);
+    const run = (transaction: LaneTransaction): Promise<StatementResult[]> => transaction.run(requests);
+    const { timeLimitMs } = this.#parts.limits;
+    this.#queue.push({ ...job, run, timeLimitMs: timeLimitMs * requests.length + LANE_GRACE_MS });
   }
 
   #newBatch(): Batch {
@@ -246,26 +283,31 @@ export class CommitPipeline {
   /** Makes the record of a caller's changes, inside its savepoint: throwing here undoes the caller alone. */
   #accept(batch: Batch, context: CallContext, changes: readonly Change[]): bigint | undefined {
     if (changes.length === 0) return undefined;
-    const { log, writer, limits } = this.#parts;
+    const { log, writer } = this.#parts;
     const offset = log.nextOffset + BigInt(batch.records.length);
     for (const change of changes) {
       if (change.kind === "events") {
         noteEvents(writer.bookkeeping, { offset, idempotencyKey: context.idempotencyKey }, change);
       }
     }
-    const record = encodeRecord({ offset, timeUs: batch.timeUs, ...context, changes });
+    this.#take(batch, encodeRecord({ offset, timeUs: batch.timeUs, ...context, changes }));
+    return offset;
+  }
+
+  /** Adds a record to the batch. @throws `transaction_too_large`, `quota_exceeded` */
+  #take(batch: Batch, record: Buffer, pages?: number): void {
+    const { limits } = this.#parts;
     if (record.length > limits.maxTransactionBytes + RECORD_HEADROOM_BYTES) {
       throw kimberliteError("transaction_too_large", "the transaction changes more than one record may hold", {
         detail: { maxTransactionBytes: limits.maxTransactionBytes, bytes: record.length },
       });
     }
-    this.#checkStorage(batch, record.length);
+    this.#checkStorage(batch, record.length, pages);
     batch.records.push(record);
     batch.recordBytes += record.length;
-    return offset;
   }
 
-  #checkStorage(batch: Batch, recordBytes: number): void {
+  #checkStorage(batch: Batch, recordBytes: number, pages: number | undefined): void {
     const { gate, log, writer, pageSize } = this.#parts;
     const { maxLogBytes, maxProjectionBytes } = gate.quota;
     if (maxLogBytes === undefined && maxProjectionBytes === undefined) return;
@@ -273,7 +315,7 @@ export class CommitPipeline {
     assert(growth >= recordCostBytes(recordBytes), "a block is larger than its record");
     gate.checkStorage({
       logBytes: log.head.totalBytes + growth,
-      projectionBytes: maxProjectionBytes === undefined ? 0 : writer.pageCount() * pageSize,
+      projectionBytes: maxProjectionBytes === undefined ? 0 : (pages ?? writer.pageCount()) * pageSize,
     });
   }
 
@@ -286,7 +328,9 @@ export class CommitPipeline {
     let prepared: PreparedBlock;
     try {
       if (log.nextOffset === 0n) await this.#parts.beforeFirstBlock();
-      prepared = this.#seal(batch);
+      const sealed = this.#seal(batch);
+      prepared = sealed.prepared;
+      writer.bookkeeping.writeMeta({ ...sealed.meta, nextStream: writer.nextStream });
       await this.#makeDurable(prepared);
     } catch (error) {
       writer.rollback();
@@ -302,17 +346,11 @@ export class CommitPipeline {
     await this.#rotateWhenDue();
   }
 
-  #seal(batch: Batch): PreparedBlock {
-    const { log, keys, writer } = this.#parts;
+  #seal(batch: Batch): { readonly prepared: PreparedBlock; readonly meta: Omit<ProjectionMeta, "nextStream"> } {
+    const { log, keys } = this.#parts;
     const { version, key } = keys.current;
     const prepared = log.prepare({ records: batch.records, key, dekVersion: version, epoch: 0n, timeUs: batch.timeUs });
-    writer.bookkeeping.writeMeta({
-      ...prepared.next,
-      dekVersion: version,
-      blocksSealed: this.#blocksSealed + 1,
-      nextStream: writer.nextStream,
-    });
-    return prepared;
+    return { prepared, meta: { ...prepared.next, dekVersion: version, blocksSealed: this.#blocksSealed + 1 } };
   }
 
   #makeDurable(prepared: PreparedBlock): Promise<void> {
@@ -346,40 +384,74 @@ export class CommitPipeline {
     this.#running = false;
     try {
       this.#parts.writer.rollback();
-    } finally {
-      this.stop(
-        kimberliteError("overloaded", "the tenant is being reopened; try again", { cause: error, retryAfterMs: 50 }),
-      );
-      this.#parts.onBroken(error);
-      for (const wake of this.#idle.splice(0)) wake();
+    } catch {
+      // The connection is about to be closed, which rolls back as well.
+    }
+    this.stop(kimberliteError("overloaded", "the tenant is being reopened; try again", { cause: error, retryAfterMs: 50 }));
+    this.#parts.onBroken(error);
+    for (const wake of this.#idle.splice(0)) wake();
+  }
+
+  /** Runs work in a lane, which holds the tenant's write lock meanwhile; nothing of this thread does. */
+  async #runInLane(job: LaneJob): Promise<void> {
+    const { lanes, laneTarget } = this.#parts;
+    try {
+      const target = laneTarget();
+      const committed = await lanes.lease(target.path, (lease) => this.#leased(job, lease, target));
+      job.resolve(committed);
+    } catch (error) {
+      job.reject(error);
     }
   }
 
-  async #runInteractive(job: Interactive): Promise<void> {
-    const { writer } = this.#parts;
-    let session: WriteSession;
+  async #leased(job: LaneJob, lease: Lease, target: LaneTarget): Promise<Committed<unknown>> {
+    await lease.begin(target);
+    const transaction = new OpenTransaction(lease);
+    let sealed: { prepared: PreparedBlock; meta: Omit<ProjectionMeta, "nextStream"> } | undefined;
+    let value: unknown;
+    let offset: bigint | undefined;
     try {
-      writer.begin();
-      session = writer.beginJob();
+      value = await withTimeLimit(job.run(transaction), job.timeLimitMs);
+      await transaction.end();
+      const { changes, pageCount } = await lease.finish();
+      const batch = this.#newBatch();
+      if (changes !== undefined) {
+        offset = this.#parts.log.nextOffset;
+        this.#take(batch, joinRecord({ offset, timeUs: batch.timeUs, ...job.context }, changes), pageCount);
+        if (this.#parts.log.nextOffset === 0n) await this.#parts.beforeFirstBlock();
+        sealed = this.#seal(batch);
+        await this.#makeDurable(sealed.prepared);
+      }
     } catch (error) {
-      writer.rollback();
-      return job.reject(error);
+      await transaction.end();
+      await lease.rollback();
+      throw error;
     }
-    const batch = this.#newBatch();
+    if (sealed === undefined) await lease.rollback();
+    else await this.#followInLane(sealed, lease);
+    return { value, offset };
+  }
+
+  async #followInLane(
+    sealed: { readonly prepared: PreparedBlock; readonly meta: Omit<ProjectionMeta, "nextStream"> },
+    lease: Lease,
+  ): Promise<void> {
+    const { log, journal, writer, onCommit } = this.#parts;
+    this.#blocksSealed += 1;
     try {
-      const value = await withTimeLimit(job.run(session), job.timeLimitMs);
-      let offset: bigint | undefined;
-      const outcome = writer.finishJob((changes) => {
-        offset = this.#accept(batch, job.context, changes);
-      });
-      if (!outcome.ok) throw outcome.error;
-      batch.accepted.push({ job: { ...job, work: () => value }, value, offset });
+      try {
+        log.advance(sealed.prepared);
+      } catch (error) {
+        journal.retain(sealed.prepared.entry);
+        throw error;
+      }
+      await lease.commit(sealed.meta);
+      writer.refresh();
     } catch (error) {
-      if (writer.inTransaction) writer.undoJob(error);
-      writer.rollback();
-      return job.reject(error);
+      this.#break(error);
     }
-    await this.#commit(batch);
+    onCommit(log.nextOffset);
+    await this.#rotateWhenDue();
   }
 
   /** NIST SP 800-38D bounds the seals under one key with random nonces: the DEK changes long before. */
@@ -393,6 +465,45 @@ export class CommitPipeline {
     const version = await this.#parts.keys.rotateDek();
     this.#blocksSealed = 0;
     return version;
+  }
+}
+
+/** Runs statements on this thread, as long as all of them together take no more than a moment. */
+function runInline(session: WriteSession, requests: readonly StatementRequest[]): StatementResult[] {
+  if (requests.length === 1) return [session.run({ ...(requests[0] as StatementRequest), timeLimitMs: INLINE_LIMIT_MS })];
+  const startedMs = performance.now();
+  return requests.map((request) => {
+    if (performance.now() - startedMs > INLINE_LIMIT_MS) {
+      throw kimberliteError("statement_timeout", "the statements take longer than a moment");
+    }
+    return session.run({ ...request, timeLimitMs: INLINE_LIMIT_MS });
+  });
+}
+
+/** The calls of a transaction that is held open: refused once it ended, and ended only when none is running. */
+class OpenTransaction implements LaneTransaction {
+  readonly #lease: Lease;
+  readonly #running: Set<Promise<unknown>> = new Set();
+  #ended = false;
+
+  constructor(lease: Lease) {
+    this.#lease = lease;
+  }
+
+  async run(requests: readonly StatementRequest[]): Promise<StatementResult[]> {
+    if (this.#ended) throw kimberliteError("transaction_closed", "the transaction has ended");
+    const running = this.#lease.run(requests);
+    this.#running.add(running);
+    try {
+      return await running;
+    } finally {
+      this.#running.delete(running);
+    }
+  }
+
+  async end(): Promise<void> {
+    this.#ended = true;
+    await Promise.allSettled(this.#running);
   }
 }
 

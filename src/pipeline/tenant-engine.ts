@@ -13,12 +13,15 @@ import type { Journal } from "../log/journal.ts";
 import { logFolder } from "../log/segment.ts";
 import type { TenantLog } from "../log/tenant-log.ts";
 import { openConnection, type StatementLimits } from "../projection/connection.ts";
+import type { LaneTarget } from "../projection/lane-protocol.ts";
+import type { Lanes } from "../projection/lanes.ts";
 import { ProjectionReader } from "../projection/reader.ts";
 import { ProjectionWriter, type StatementRequest, type StatementResult } from "../projection/writer.ts";
 import { QuotaGate } from "../quota/quota-gate.ts";
 import type { TenantQuota } from "../tenant/tenant-config.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import { CommitPipeline } from "./commit-pipeline.ts";
+import { SlowReads } from "./slow-reads.ts";
 import { TimeTravel } from "./time-travel.ts";
 import { type RebuildProgress, type Recovered, recover } from "./recovery.ts";
 
@@ -36,6 +39,7 @@ export interface EngineOptions {
   /** Told before the tenant's first block, once in its life. */
   readonly onFirstWrite: () => Promise<void>;
   readonly onBroken: (error: unknown) => void;
+  readonly lanes: Lanes;
   readonly onProgress?: ((progress: RebuildProgress) => void) | undefined;
 }
 
@@ -52,6 +56,7 @@ export class TenantEngine {
   #reader: ProjectionReader | undefined;
   #readerGeneration = 0;
   readonly timeTravel: TimeTravel;
+  readonly slowReads: SlowReads;
   readonly #watchers: Set<() => void> = new Set();
 
   private constructor(options: EngineOptions, recovered: Recovered) {
@@ -66,6 +71,7 @@ export class TenantEngine {
     this.#writer = new ProjectionWriter(connection, options.limits);
     this.pipeline = this.#makePipeline(recovered.blocksSealed);
     this.timeTravel = new TimeTravel(this, options);
+    this.slowReads = new SlowReads(options.lanes, options.limits);
   }
 
   /** @throws `log_damaged`, `keys_missing`, `format_too_new`, `disk_full`, `disk_failed`, `runtime_unsupported` */
@@ -85,9 +91,20 @@ export class TenantEngine {
     return this.#writer.pageCount() * this.#writer.pageSize();
   }
 
-  /** Reads a snapshot of what is committed. */
-  query(request: StatementRequest): StatementResult {
-    return this.reader().query(request);
+  /**
+   * Reads a snapshot of what is committed, on this thread; a statement that takes longer than a moment is stopped and
+   * run again in a lane, and the next time goes there at once.
+   */
+  query(request: StatementRequest): StatementResult | Promise<StatementResult> {
+    return this.slowReads.run(request, {
+      inline: (bounded) => this.reader().query(bounded),
+      target: () => this.laneTarget(this.projectionPath),
+    });
+  }
+
+  /** What a lane needs to open a projection file of this tenant; the key in it is a copy. */
+  laneTarget(path: string): LaneTarget {
+    return { path, key: Uint8Array.from(this.#projectionKey), limits: this.#options.limits };
   }
 
   reader(): ProjectionReader {
@@ -116,7 +133,9 @@ export class TenantEngine {
     this.pipeline.stop(kimberliteError("closed", "the tenant is closed"));
     for (const wake of [...this.#watchers]) wake();
     this.#watchers.clear();
+    await this.slowReads.drain();
     await this.timeTravel.close();
+    await this.#options.lanes.forget(this.projectionPath);
     this.#reader?.close();
     this.#writer.close();
     this.log.close();
@@ -131,6 +150,7 @@ export class TenantEngine {
       writer: this.#writer,
       pageSize: this.#writer.pageSize(),
       blocksSealed,
+      laneTarget: () => this.laneTarget(this.projectionPath),
       beforeFirstBlock: () => this.#makeFoldersDurable(),
       onCommit: () => {
         for (const wake of [...this.#watchers]) wake();

@@ -7,6 +7,7 @@
 import { join } from "node:path";
 import { kimberliteError } from "../errors.ts";
 import { openConnection } from "../projection/connection.ts";
+import type { Lanes } from "../projection/lanes.ts";
 import { ProjectionReader } from "../projection/reader.ts";
 import type { StatementRequest, StatementResult } from "../projection/writer.ts";
 import { projectionFolder, type RecoveryParts, removeProjection, replayInto } from "./recovery.ts";
@@ -25,10 +26,10 @@ const MAX_SNAPSHOTS = 4;
 
 export class TimeTravel {
   readonly #engine: TenantEngine;
-  readonly #parts: RecoveryParts;
+  readonly #parts: RecoveryParts & { readonly lanes: Lanes };
   readonly #snapshots: Map<bigint, Snapshot> = new Map();
 
-  constructor(engine: TenantEngine, parts: RecoveryParts) {
+  constructor(engine: TenantEngine, parts: RecoveryParts & { readonly lanes: Lanes }) {
     this.#engine = engine;
     this.#parts = parts;
   }
@@ -39,7 +40,11 @@ export class TimeTravel {
     const snapshot = this.#snapshots.get(untilOffset) ?? this.#build(untilOffset);
     snapshot.users += 1;
     try {
-      return (await snapshot.building).query(request);
+      const reader = await snapshot.building;
+      return await this.#engine.slowReads.run(request, {
+        inline: (bounded) => reader.query(bounded),
+        target: () => this.#engine.laneTarget(snapshot.path),
+      });
     } finally {
       snapshot.users -= 1;
       await this.#trim();
@@ -106,6 +111,7 @@ export class TimeTravel {
     this.#snapshots.delete(offset);
     const reader = await snapshot.building.catch(() => undefined);
     reader?.close();
+    await this.#parts.lanes.forget(snapshot.path);
     removeProjection(this.#parts.disk, snapshot.path);
   }
 }

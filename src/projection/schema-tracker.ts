@@ -38,6 +38,7 @@ export class SchemaTracker {
   /** A statement wrote sqlite_sequence itself: every sequence may have changed. */
   sequencesWritten = false;
   #dirty = false;
+  #version = -1;
 
   constructor(connection: Connection, bookkeeping: Bookkeeping, capture: Capture) {
     this.#connection = connection;
@@ -47,6 +48,7 @@ export class SchemaTracker {
 
   /** Reads the schema and installs capture on every table: at open, and when a rollback undid a schema change. */
   load(): void {
+    this.#readSchemaAnew();
     this.nextStream = this.#bookkeeping.readMeta().nextStream;
     for (const stream of [...this.#capture.tables.keys()]) this.#capture.remove(stream);
     const items = listTables(this.#connection.db);
@@ -65,6 +67,7 @@ export class SchemaTracker {
     this.#sequences = this.#readSequences();
     this.sequencesWritten = false;
     this.#dirty = false;
+    this.#version = schemaVersion(this.#connection.db);
   }
 
   /** After a rollback: what a schema change did is undone in SQLite, so it is read again here. */
@@ -72,6 +75,42 @@ export class SchemaTracker {
     this.sequencesWritten = false;
     if (this.#dirty) this.load();
     else this.nextStream = Math.max(FIRST_USER_STREAM, ...this.#bookkeeping.streams().map((row) => row.id + 1));
+  }
+
+  /**
+   * Makes SQLite read the schema now, if it must, while shadow tables may have triggers: read in "defensive" mode, the
+   * temporary triggers on full-text documents would be left out in silence, and be made twice.
+   */
+  #readSchemaAnew(): void {
+    const { db, guard } = this.#connection;
+    guard.configure("defensive", false);
+    try {
+      db.prepare("SELECT (SELECT count(*) FROM main.sqlite_master), (SELECT count(*) FROM temp.sqlite_master)").get();
+    } finally {
+      guard.configure("defensive", true);
+    }
+  }
+
+  /** True if the transaction that is open touched the schema or its capture: a rollback then undoes that too. */
+  get unsettled(): boolean {
+    return this.#dirty;
+  }
+
+  /** What was touched so far is committed. */
+  settle(): void {
+    this.#dirty = false;
+  }
+
+  /** Reads again what another connection may have changed. @returns whether the schema did */
+  refresh(): boolean {
+    const version = schemaVersion(this.#connection.db);
+    if (version !== this.#version) {
+      this.load();
+      this.#dirty = true;
+      return true;
+    }
+    this.nextStream = this.#bookkeeping.readMeta().nextStream;
+    return false;
   }
 
   takeStreamId(): number {
@@ -95,6 +134,7 @@ export class SchemaTracker {
       return { changes: [], changed: false };
     }
     if (before.seen.alterTable) this.#refuseReservedNames();
+    this.#version = schemaVersion(db);
     const tables = listTables(db);
     const { bindings, created } = this.#bind(before, tables);
     const changes: Change[] = [{ kind: "ddl", sql: this.#replayableText(created, sql), bindings }];

@@ -97,6 +97,7 @@ export class ProjectionWriter {
 
   begin(): void {
     this.#guarded(() => this.#control.begin.run());
+    this.#schema.settle();
   }
 
   /** @throws `disk_full`, `disk_failed` */
@@ -104,10 +105,29 @@ export class ProjectionWriter {
     this.#guarded(() => this.#control.commit.run());
   }
 
+  /**
+   * Takes note of what another connection committed since: its tables, and the streams that it made. Inside a
+   * transaction, so that nothing changes in between.
+   */
+  refresh(): void {
+    if (!this.#schema.refresh()) return;
+    this.#cache.clear();
+    this.schemaGeneration += 1;
+  }
+
+  /** Moves what the write-ahead log holds into the file, and syncs it. */
+  checkpoint(): void {
+    this.#guarded(() => this.#connection.db.pragma("wal_checkpoint(PASSIVE)"));
+  }
+
   /** Ends the transaction without its changes; harmless when there is none. */
   rollback(): void {
     if (this.inTransaction) this.#guarded(() => this.#control.rollback.run());
     this.#forget();
+    if (!this.#schema.unsettled) return;
+    this.#schema.load();
+    this.#cache.clear();
+    this.schemaGeneration += 1;
   }
 
   /** Pages of the projection file, as this transaction would leave it. */

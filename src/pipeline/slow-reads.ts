@@ -1,0 +1,64 @@
+/**
+ * Reads that must not hold up the main thread: every read starts there, under a deadline of milliseconds; one that
+ * does not make it is run again in a lane under its full limit, and its text is remembered as slow.
+ *
+ * Kept: a tenant has one slow read at a time, so that it cannot take every lane.
+ */
+import { LRUCache } from "lru-cache";
+import { KimberliteError } from "../errors.ts";
+import type { StatementLimits } from "../projection/connection.ts";
+import type { LaneTarget } from "../projection/lane-protocol.ts";
+import type { Lanes } from "../projection/lanes.ts";
+import type { StatementRequest, StatementResult } from "../projection/writer.ts";
+
+/** How long a read may hold the main thread. */
+const INLINE_LIMIT_MS = 10;
+const MAX_REMEMBERED = 64;
+
+export interface ReadPlace {
+  readonly inline: (request: StatementRequest) => StatementResult;
+  readonly target: () => LaneTarget;
+}
+
+export class SlowReads {
+  readonly #lanes: Lanes;
+  readonly #limits: StatementLimits;
+  readonly #slow: LRUCache<string, true> = new LRUCache({ max: MAX_REMEMBERED });
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(lanes: Lanes, limits: StatementLimits) {
+    this.#lanes = lanes;
+    this.#limits = limits;
+  }
+
+  /** Runs one read; a promise only if it went to a lane. */
+  run(request: StatementRequest, place: ReadPlace): StatementResult | Promise<StatementResult> {
+    if (this.#slow.size > 0 && this.#slow.has(request.sql)) return this.#runInLane(request, place);
+    const limitMs = request.timeLimitMs ?? this.#limits.timeLimitMs;
+    if (limitMs <= INLINE_LIMIT_MS) return place.inline(request);
+    try {
+      return place.inline({ ...request, timeLimitMs: INLINE_LIMIT_MS });
+    } catch (error) {
+      if (!(error instanceof KimberliteError) || error.code !== "statement_timeout") throw error;
+      this.#slow.set(request.sql, true);
+      return this.#runInLane(request, place);
+    }
+  }
+
+  /** Resolves when no read of the tenant is in a lane. */
+  async drain(): Promise<void> {
+    await this.#last;
+  }
+
+  #runInLane(request: StatementRequest, place: ReadPlace): Promise<StatementResult> {
+    const run = this.#last.then(async () => {
+      const target = place.target();
+      const startedMs = performance.now();
+      const result = await this.#lanes.lease(target.path, (lease) => lease.query(target, request));
+      if (performance.now() - startedMs < INLINE_LIMIT_MS / 2) this.#slow.delete(request.sql);
+      return result;
+    });
+    this.#last = run.catch(() => undefined);
+    return run;
+  }
+}

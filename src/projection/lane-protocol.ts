@@ -1,0 +1,59 @@
+/**
+ * What the main thread and a lane say to each other. A lane is a worker thread that runs what would take too long on
+ * the main thread: slow statements, and transactions that are held open.
+ */
+import { type ErrorCode, type ErrorDetail, KimberliteError, kimberliteError } from "../errors.ts";
+import type { ProjectionMeta } from "./bookkeeping.ts";
+import type { StatementLimits } from "./connection.ts";
+import type { StatementRequest, StatementResult } from "./writer.ts";
+
+/** A projection file and what opens it. */
+export interface LaneTarget {
+  readonly path: string;
+  readonly key: Uint8Array;
+  readonly limits: StatementLimits;
+}
+
+export type LaneCall =
+  | { readonly kind: "query"; readonly target: LaneTarget; readonly request: StatementRequest }
+  | { readonly kind: "begin"; readonly target: LaneTarget }
+  | { readonly kind: "run"; readonly requests: readonly StatementRequest[] }
+  | { readonly kind: "finish" }
+  | { readonly kind: "commit"; readonly meta: Omit<ProjectionMeta, "nextStream"> }
+  | { readonly kind: "rollback" }
+  | { readonly kind: "checkpoint"; readonly target: LaneTarget }
+  | { readonly kind: "forget"; readonly path: string };
+
+/** What a finished but not yet committed transaction did. */
+export interface LaneFinished {
+  /** The changes as the record will hold them (`encodeChanges`); undefined if there are none. */
+  readonly changes: Uint8Array | undefined;
+  readonly pageCount: number;
+}
+
+export type LaneValue = StatementResult | StatementResult[] | LaneFinished | undefined;
+
+export interface LaneMessage {
+  readonly id: number;
+  readonly call: LaneCall;
+}
+
+export type LaneReply =
+  | { readonly id: number; readonly value: LaneValue }
+  | { readonly id: number; readonly error: LaneError };
+
+export interface LaneError {
+  readonly code: ErrorCode | undefined;
+  readonly message: string;
+  readonly detail: ErrorDetail;
+}
+
+export function toLaneError(error: unknown): LaneError {
+  if (error instanceof KimberliteError) return { code: error.code, message: error.message, detail: error.detail };
+  return { code: undefined, message: error instanceof Error ? error.message : "unknown", detail: {} };
+}
+
+export function fromLaneError(error: LaneError): Error {
+  if (error.code === undefined) return new Error(error.message);
+  return kimberliteError(error.code, error.message, { detail: error.detail });
+}

@@ -1,0 +1,135 @@
+/**
+ * The thread behind a lane: runs one call at a time on connections of its own.
+ *
+ * It keeps the connections of the last projection that it served, so that the next call for it is quick; "forget"
+ * closes them, and is awaited before a projection's file goes or its key is zeroed.
+ */
+import { parentPort } from "node:worker_threads";
+import { assert } from "../errors.ts";
+import { encodeChanges } from "../log/record.ts";
+import { openConnection } from "./connection.ts";
+import { type LaneCall, type LaneMessage, type LaneReply, type LaneTarget, type LaneValue, toLaneError } from "./lane-protocol.ts";
+import { ProjectionReader } from "./reader.ts";
+import { ProjectionWriter, type StatementRequest, type StatementResult, type WriteSession } from "./writer.ts";
+
+interface Serving {
+  readonly path: string;
+  reader: ProjectionReader | undefined;
+  writer: ProjectionWriter | undefined;
+}
+
+let serving: Serving | undefined;
+let session: WriteSession | undefined;
+
+function serve(target: LaneTarget): Serving {
+  if (serving?.path !== target.path) {
+    forget();
+    serving = { path: target.path, reader: undefined, writer: undefined };
+  }
+  return serving as Serving;
+}
+
+function forget(): void {
+  session = undefined;
+  serving?.reader?.close();
+  if (serving?.writer?.inTransaction === true) serving.writer.rollback();
+  serving?.writer?.close();
+  serving = undefined;
+}
+
+function readerOf(target: LaneTarget): ProjectionReader {
+  const served = serve(target);
+  if (served.reader === undefined) {
+    const connection = openConnection({ path: target.path, key: keyOf(target), role: "read", limits: target.limits });
+    served.reader = new ProjectionReader(connection, target.limits);
+  }
+  return served.reader;
+}
+
+function writerOf(target: LaneTarget): ProjectionWriter {
+  const served = serve(target);
+  if (served.writer === undefined) {
+    const connection = openConnection({ path: target.path, key: keyOf(target), role: "write", limits: target.limits });
+    served.writer = new ProjectionWriter(connection, target.limits);
+  }
+  return served.writer;
+}
+
+function keyOf(target: LaneTarget): Buffer {
+  return Buffer.from(target.key.buffer, target.key.byteOffset, target.key.byteLength);
+}
+
+function currentWriter(): ProjectionWriter {
+  assert(serving?.writer !== undefined, "a lane's transaction was begun");
+  return serving.writer;
+}
+
+function answer(call: LaneCall): LaneValue {
+  switch (call.kind) {
+    case "query":
+      return readerOf(call.target).queryBounded(call.request);
+    case "begin":
+      return begin(call.target);
+    case "run":
+      return run(call.requests);
+    case "finish":
+      return finish();
+    case "commit":
+      return commit(call);
+    case "rollback":
+      session = undefined;
+      currentWriter().rollback();
+      return undefined;
+    case "checkpoint":
+      writerOf(call.target).checkpoint();
+      return undefined;
+    case "forget":
+      if (serving?.path === call.path) forget();
+      return undefined;
+  }
+}
+
+function begin(target: LaneTarget): undefined {
+  const writer = writerOf(target);
+  writer.begin();
+  try {
+    writer.refresh();
+    session = writer.beginJob();
+  } catch (error) {
+    writer.rollback();
+    throw error;
+  }
+}
+
+function run(requests: readonly StatementRequest[]): StatementResult[] {
+  const open = session;
+  assert(open !== undefined, "a lane's transaction was begun");
+  return requests.map((request) => open.run(request));
+}
+
+function finish(): LaneValue {
+  session = undefined;
+  const writer = currentWriter();
+  const outcome = writer.finishJob(() => undefined);
+  if (!outcome.ok) throw outcome.error;
+  const { changes } = outcome;
+  return { changes: changes.length === 0 ? undefined : encodeChanges(changes), pageCount: writer.pageCount() };
+}
+
+function commit(call: Extract<LaneCall, { kind: "commit" }>): undefined {
+  const writer = currentWriter();
+  const hash = Buffer.from(call.meta.hash);
+  writer.bookkeeping.writeMeta({ ...call.meta, hash, nextStream: writer.nextStream });
+  writer.commit();
+}
+
+parentPort?.on("message", ({ id, call }: LaneMessage) => {
+  let reply: LaneReply;
+  try {
+    reply = { id, value: answer(call) };
+  } catch (error) {
+    reply = { id, error: toLaneError(error) };
+  }
+  if ("target" in call) call.target.key.fill(0);
+  parentPort?.postMessage(reply);
+});
