@@ -13,7 +13,9 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const sources = ["guard.c", "authorizer.c", "watchdog.c", "rowcodec.c"].map((name) => join(here, name));
+const sources = ["guard.c", "authorizer.c", "watchdog.c", "rowcodec.c", "bounded.c"].map((name) =>
+  join(here, name),
+);
 const inputs = [...sources, join(here, "guard.h"), join(here, "allowed.h"), fileURLToPath(import.meta.url)];
 const extension = process.platform === "darwin" ? "dylib" : "so";
 
@@ -37,7 +39,15 @@ function fresh(target) {
 function compile(target) {
   mkdirSync(dirname(target), { recursive: true });
   const unfinished = `${target}.${process.pid}`;
-  const flags = ["-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O2", "-shared", "-fPIC", "-fvisibility=hidden"];
+  const flags = [
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    "-D_DARWIN_C_SOURCE",
+    "-O2",
+    "-shared",
+    "-fPIC",
+    "-fvisibility=hidden",
+  ];
   const warnings = [
     "-Wall",
     "-Wextra",

@@ -21,13 +21,36 @@ const library = dirname(
   createRequire(join(here, "..", "package.json")).resolve("better-sqlite3-multiple-ciphers/package.json"),
 );
 const sqlite = join(library, "deps", "sqlite3");
-const guard = ["guard.c", "authorizer.c", "watchdog.c", "rowcodec.c", "fuzz/driver.c", "fuzz/fuzz.c"];
-const strict = ["-std=c11", "-D_DEFAULT_SOURCE", "-DSQLITE_CORE", "-Wall", "-Wextra", "-Werror", "-Wshadow"];
+const guard = [
+  "guard.c",
+  "authorizer.c",
+  "watchdog.c",
+  "rowcodec.c",
+  "bounded.c",
+  "fuzz/driver.c",
+  "fuzz/fuzz.c",
+];
+const strict = [
+  "-std=c11",
+  "-D_GNU_SOURCE",
+  "-D_DARWIN_C_SOURCE",
+  "-DSQLITE_CORE",
+  "-Wall",
+  "-Wextra",
+  "-Werror",
+  "-Wshadow",
+];
 
 /** Two programs: what each is compiled with, SQLite's part of it with less where that is enough. */
 const variants = {
   address: {
-    flags: ["-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    flags: [
+      "-g",
+      "-O1",
+      "-fno-omit-frame-pointer",
+      "-fsanitize=address,undefined",
+      "-fno-sanitize-recover=all",
+    ],
     sqlite: ["-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address"],
   },
   thread: { flags: ["-g", "-O1", "-fsanitize=thread"], sqlite: ["-g", "-O1", "-fsanitize=thread"] },
@@ -51,7 +74,11 @@ function defines() {
 async function sqliteObject(variant) {
   const source = join(sqlite, "sqlite3.c");
   const args = [...variants[variant].sqlite, "-w", ...machine(), ...defines()];
-  const key = createHash("sha256").update(readFileSync(source)).update(args.join(" ")).digest("hex").slice(0, 16);
+  const key = createHash("sha256")
+    .update(readFileSync(source))
+    .update(args.join(" "))
+    .digest("hex")
+    .slice(0, 16);
   const object = join(build, `sqlite3-${variant}-${key}.o`);
   if (existsSync(object)) return object;
   console.log(`compiling SQLite for the ${variant} sanitizer (once)`);

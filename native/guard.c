@@ -70,7 +70,9 @@ static void enter_function(sqlite3_context *context, int argc, sqlite3_value **a
   Guard *g = authenticate(context, argv[0]);
   int mode = argc==3 ? sqlite3_value_int(argv[1]) : TRUSTED;
   if( g==0 ) return;
-  if( g->mode!=TRUSTED || (mode!=WRITE && mode!=READ) || !kimberlite_arm(g, sqlite3_value_int(argv[2])) ){
+  int again = g->mode==READ && mode==READ; /* a reader stays entered from one read to the next */
+  if( again ) kimberlite_disarm(g);
+  if( (g->mode!=TRUSTED && !again) || (mode!=WRITE && mode!=READ) || !kimberlite_arm(g, sqlite3_value_int(argv[2])) ){
     refuse(context, "kimberlite: cannot enter", SQLITE_MISUSE);
     return;
   }
@@ -140,6 +142,7 @@ EXPORTED int sqlite3_guard_init(sqlite3 *db, char **error, const sqlite3_api_rou
   g->db = db;
   g->references = 1;
   int rc = kimberlite_register_rowcodec(db);
+  if( rc==SQLITE_OK ) rc = kimberlite_register_bounded(db);
   for(size_t i=0; rc==SQLITE_OK && i<sizeof CALLS/sizeof CALLS[0]; i++){
     g->references++;
     rc = sqlite3_create_function_v2(

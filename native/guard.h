@@ -5,6 +5,7 @@
  *   authorizer.c what a tenant's SQL may do, decided as SQLite compiles it
  *   watchdog.c   one thread that interrupts what runs past its deadline
  *   rowcodec.c   row images
+ *   bounded.c    SQL functions whose own versions no deadline can stop
  *   allowed.h    the lists of functions and pragmas
  *
  * The extension holds no cryptography and no tenant data. A connection belongs to one thread; only the fields said
@@ -55,5 +56,8 @@ int kimberlite_disarm(Guard *g);
 
 /* Registers kimberlite_row and kimberlite_col; returns an SQLite result code. */
 int kimberlite_register_rowcodec(sqlite3 *db);
+
+/* Registers instr, replace, trim, ltrim, rtrim and unhex; returns an SQLite result code. */
+int kimberlite_register_bounded(sqlite3 *db);
 
 #endif

@@ -46,6 +46,7 @@ export type ErrorCode =
   | "closed"
   | "directory_locked"
   | "directory_not_initialised"
+  | "already_initialised"
   | "format_too_new"
   | "master_key_missing"
   | "master_key_invalid"
@@ -124,6 +125,7 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
   closed: row("reject", 503, 8, "The database is closed."),
   directory_locked: row("reject", 409, 8, "Another process has this data directory open."),
   directory_not_initialised: row("reject", 404, 5, "The path holds no Kimberlite data directory."),
+  already_initialised: row("reject", 409, 3, "The path holds an installation already; it was left as it is."),
   format_too_new: row("reject", 409, 8, "The data was written by a newer version of Kimberlite."),
   master_key_missing: row("reject", 500, 10, "The master key file does not exist or cannot be read."),
   master_key_invalid: row(

@@ -16,6 +16,7 @@ export type { TenantKeyReport } from "./keys/key-report.ts";
 export type { KeyContext, MasterKeyProvider } from "./keys/master-key.ts";
 export { createMasterKeyFile, masterKeyFile } from "./keys/master-key-file.ts";
 export {
+  type ArraysResult,
   type ExecuteResult,
   Kimberlite,
   type NodeStats,
@@ -33,6 +34,7 @@ export type { VerifyProgress, VerifyReport } from "./log/verify.ts";
 export type { OpenOptions } from "./node-state.ts";
 export type { RebuildProgress } from "./pipeline/recovery.ts";
 export type { Moment } from "./pipeline/time-travel.ts";
+export type { VerifyTenantOptions } from "./pipeline/verify-tenant.ts";
 export { DEFAULT_LIMITS, type StatementLimits } from "./projection/connection.ts";
 export type { Row, SqlInput, SqlParams, SqlValue } from "./projection/values.ts";
 export type { AppendOptions, AppendResult } from "./stream/append.ts";

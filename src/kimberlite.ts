@@ -8,18 +8,19 @@ import { kimberliteError } from "./errors.ts";
 import type { TenantKeyReport } from "./keys/key-report.ts";
 import type { MasterKeyProvider } from "./keys/master-key.ts";
 import { rewrapTenant } from "./keys/rewrap-tenant.ts";
-import { signCheckpoint } from "./log/checkpoint.ts";
+import type { TenantKeys } from "./keys/tenant-keys.ts";
+import { openCheckpoint, signCheckpoint } from "./log/checkpoint.ts";
 import { type ConsistencyProof, type InclusionProof, proveConsistency, proveInclusion } from "./log/proofs.ts";
-import { formatVerifierKey, verifierKey } from "./log/signed-note.ts";
-import { logFolder } from "./log/segment.ts";
-import { type VerifyProgress, type VerifyReport, verifyLog } from "./log/verify.ts";
+import { formatVerifierKey, parseVerifierKey, verifierKey } from "./log/signed-note.ts";
+import type { VerifyProgress, VerifyReport } from "./log/verify.ts";
 import { NodeState, type OpenOptions } from "./node-state.ts";
 import type { CallContext, LaneTransaction } from "./pipeline/commit-pipeline.ts";
 import type { TenantEngine } from "./pipeline/tenant-engine.ts";
 import type { Moment } from "./pipeline/time-travel.ts";
+import { type VerifyTenantOptions, verifyTenantLog } from "./pipeline/verify-tenant.ts";
 import type { StreamRow } from "./projection/bookkeeping.ts";
 import { quoteName } from "./projection/tables.ts";
-import type { Row, SqlInput, SqlParams } from "./projection/values.ts";
+import type { Row, SqlInput, SqlParams, SqlValue } from "./projection/values.ts";
 import type { StatementRequest, StatementResult } from "./projection/writer.ts";
 import { appendEvents, type AppendOptions, type AppendResult, findStream, makeStream } from "./stream/append.ts";
 import { parseOffset, type ReadRange, readItems, type StreamItem, tailItems } from "./stream/stream-reader.ts";
@@ -36,6 +37,11 @@ export interface ExecuteResult {
   readonly lastInsertRowid: number | bigint | undefined;
   /** Offset of the transaction's record in the tenant's log; undefined if it changed nothing. */
   readonly offset: bigint | undefined;
+}
+
+/** Outcome of a statement with its rows as arrays in the order of `columns`, so that two columns may have one name. */
+export interface ArraysResult extends Omit<ExecuteResult, "rows"> {
+  readonly rows: readonly (readonly SqlValue[])[];
 }
 
 /** One statement of a transaction that is given as a list. */
@@ -176,9 +182,31 @@ export class Kimberlite implements AsyncDisposable {
   async query(id: TenantId, sql: string, params?: SqlParams, options: { readonly at?: Moment } = {}): Promise<Row[]> {
     const request: StatementRequest = { sql, params };
     const { at } = options;
+    const quick = at === undefined ? this.#queryNow(id, request) : undefined;
+    if (quick !== undefined) return (quick instanceof Promise ? await quick : quick).rows as Row[];
     return this.#operate(id, async (engine) => {
       const result = await (at === undefined ? engine.query(request) : engine.timeTravel.query(at, request));
       return result.rows as Row[];
+    });
+  }
+
+  /**
+   * As `execute`, with rows as arrays; with `at` it only reads, as `query` does. For tools that show what they are
+   * given: no column is lost to another of its name, and an empty result has its columns.
+   */
+  async executeArrays(
+    id: TenantId,
+    sql: string,
+    params?: SqlParams,
+    options: OperationOptions & { readonly at?: Moment } = {},
+  ): Promise<ArraysResult> {
+    const context = parseContext(options);
+    const request: StatementRequest = { sql, params, arrays: true };
+    const { at } = options;
+    return this.#operate(id, async (engine) => {
+      if (at !== undefined) return toArraysResult(await engine.timeTravel.query(at, request), undefined);
+      const { value, offset } = await engine.pipeline.submitStatements(context, [request]);
+      return toArraysResult(value[0] as StatementResult, offset);
     });
   }
 
@@ -284,24 +312,46 @@ export class Kimberlite implements AsyncDisposable {
   }
 
   /**
-   * Checks the tenant's whole log: chain, hashes, Merkle tree, and under its keys every seal and record. Damage is in
-   * the report, with the first bad offset.
+   * Checks the tenant's whole log: chain, hashes, Merkle tree, and under its keys every seal and record; with
+   * `checkpoint` also that it still begins with what that checkpoint committed to. Damage is in the report, with the
+   * first bad offset, also when the log is so damaged that the tenant does not open.
+   *
+   * @throws `checkpoint_mismatch` for a log that is whole but not, or no longer, the checkpoint's; `signature_invalid`,
+   * `keys_missing`, `keys_damaged`, `aborted`.
    */
-  async verifyTenant(
+  async verifyTenant(id: TenantId, options: VerifyTenantOptions = {}): Promise<VerifyReport> {
+    const node = this.#open();
+    const tenant = node.directory.get(TenantId(id)).id;
+    const { checkpoint: note, ...rest } = options;
+    const expected = { origin: `${this.#signerName()}/tenant/${tenant}` };
+    const checkpoint = note === undefined ? undefined : openCheckpoint(note, parseVerifierKey(this.verifierKey()), expected);
+    const place = {
+      tenant,
+      root: node.root,
+      disk: node.disk,
+      open: <T>(work: (engine: TenantEngine) => Promise<T>) => node.tenants.use(tenant, work),
+      withKeys: <T>(work: (keys: TenantKeys) => Promise<T>) => node.withKeys(tenant, work),
+    };
+    return verifyTenantLog(place, { ...rest, checkpoint });
+  }
+
+  /**
+   * Deletes the tenant's projection and builds it anew from the log, which is verified first: what the log could not
+   * give back is not deleted. Other tenants are not held up; `onProgress` of `open` tells how far it is.
+   *
+   * @throws `log_damaged`: the projection is as it was.
+   */
+  async rebuildProjection(
     id: TenantId,
     options: { readonly onProgress?: (progress: VerifyProgress) => void; readonly signal?: AbortSignal } = {},
-  ): Promise<VerifyReport> {
-    return this.#inspect(id, (engine) => {
-      const { disk, root } = this.#node;
-      return verifyLog({
-        disk,
-        folder: logFolder(root, engine.tenant),
-        tenant: engine.tenant,
-        keyOf: (version) => engine.keys.logKey(version),
-        untilOffset: engine.log.nextOffset,
-        ...options,
+  ): Promise<void> {
+    const report = await this.verifyTenant(id, options);
+    if (!report.ok) {
+      throw kimberliteError("log_damaged", `the log is damaged at offset ${report.firstBadOffset}: ${report.reason}`, {
+        detail: { tenant: report.tenant, offset: report.firstBadOffset },
       });
-    });
+    }
+    await this.#node.rebuildProjection(report.tenant);
   }
 
   /** Proof that the record at `offset` is in the log (RFC 9162 §2.1.3). Cost: reads the log's block headers. */
@@ -403,6 +453,22 @@ export class Kimberlite implements AsyncDisposable {
     }
   }
 
+  /** The same as `#operate` with a read of a tenant that is open, without a turn of the event loop in between. */
+  #queryNow(id: TenantId, request: StatementRequest): StatementResult | Promise<StatementResult> | undefined {
+    const entry = this.#admitted(id);
+    const engine = this.#node.tenants.peek(entry.id);
+    if (engine === undefined) return undefined;
+    const gate = this.#node.gate(entry.id, entry.quota);
+    gate.enter();
+    let result: StatementResult | Promise<StatementResult> | undefined;
+    try {
+      result = engine.query(request);
+    } finally {
+      if (!(result instanceof Promise)) gate.leave();
+    }
+    return result instanceof Promise ? result.finally(() => gate.leave()) : result;
+  }
+
   /** Runs an operator's look at a tenant, also a suspended one, outside its quota. */
   async #inspect<T>(id: TenantId, work: (engine: TenantEngine) => T | Promise<T>): Promise<T> {
     return this.#node.tenants.use(this.#open().directory.get(TenantId(id)).id, work);
@@ -448,6 +514,10 @@ function parseContext(options: OperationOptions = {}): CallContext {
 
 function toExecuteResult(result: StatementResult, offset: bigint | undefined): ExecuteResult {
   return { ...result, rows: result.rows as Row[], offset };
+}
+
+function toArraysResult(result: StatementResult, offset: bigint | undefined): ArraysResult {
+  return { ...result, rows: result.rows as SqlValue[][], offset };
 }
 
 async function runList(engine: TenantEngine, context: CallContext, statements: readonly Statement[]): Promise<ExecuteResult[]> {

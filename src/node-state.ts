@@ -22,7 +22,7 @@ import { TenantKeys } from "./keys/tenant-keys.ts";
 import { Journal } from "./log/journal.ts";
 import { listSegments, logFolder } from "./log/segment.ts";
 import { OpenTenants } from "./pipeline/open-tenants.ts";
-import type { RebuildProgress } from "./pipeline/recovery.ts";
+import { type RebuildProgress, removeProjections } from "./pipeline/recovery.ts";
 import { TenantEngine } from "./pipeline/tenant-engine.ts";
 import { DEFAULT_LIMITS, type StatementLimits } from "./projection/connection.ts";
 import { Lanes } from "./projection/lanes.ts";
@@ -68,6 +68,8 @@ export class NodeState {
   readonly #options: OpenOptions;
   readonly #unlock: () => void;
   readonly #gates: Map<TenantId, QuotaGate> = new Map();
+  /** Tenants whose projection goes when they are next opened. */
+  readonly #toRebuild: Set<TenantId> = new Set();
 
   private constructor(parts: {
     readonly base: Base;
@@ -162,6 +164,23 @@ export class NodeState {
     (await TenantKeys.create(this.#keyOptions(tenant))).close();
   }
 
+  /** Closes the tenant and opens it with no projection, so that it is built from the log. */
+  async rebuildProjection(tenant: TenantId): Promise<void> {
+    this.#toRebuild.add(tenant);
+    await this.tenants.close(tenant);
+    await this.tenants.use(tenant, () => undefined);
+  }
+
+  /** Runs work with a tenant's keys and without opening the tenant: for a log that does not open. */
+  async withKeys<T>(tenant: TenantId, work: (keys: TenantKeys) => Promise<T>): Promise<T> {
+    const keys = await TenantKeys.load(this.#keyOptions(tenant));
+    try {
+      return await work(keys);
+    } finally {
+      keys.close();
+    }
+  }
+
   async close(): Promise<void> {
     await this.tenants.closeAll();
     await this.system.close();
@@ -179,6 +198,7 @@ export class NodeState {
     }
     const keys = await TenantKeys.load(this.#keyOptions(tenant));
     try {
+      if (this.#toRebuild.delete(tenant)) removeProjections(this.disk, this.root, tenant);
       return await TenantEngine.open({
         ...engineBase({ ...this, options: this.#options, randomness: this.#randomness }, this),
         tenant,

@@ -6,11 +6,12 @@
  * every segment that it covers is synced. Recovery replays both files into the segments; replaying twice is harmless.
  *
  * Kept: a commit resolves only after its frame is on the disk; frames hold nothing but sealed blocks and the headers
- * of segments. Survives: a kill or power loss at any instant, a short or failed write (that frame's commits fail, and
- * its place is written again), a full disk.
+ * of segments; a frame is overwritten only when the segments that it covers, and their names, are durable. Survives: a
+ * kill or power loss at any instant, a short or failed write (that frame's commits fail, and its place is made void), a
+ * failed sync of a segment (the kernel forgets what it could not write: it is written again from here), a full disk.
  */
 import { hash } from "node:crypto";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { kimberliteError } from "../errors.ts";
 import type { Disk, DiskFile } from "../host/disk.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
@@ -21,8 +22,10 @@ const FORMAT_VERSION = 1;
 const FRAME_HEADER_BYTES = 64;
 const ENTRY_HEADER_BYTES = 32;
 const ALIGNMENT = 512;
-const FILE_BYTES = 16 * 1024 * 1024;
+/** Length of each of the two files, beyond which it is the other's turn. */
+export const JOURNAL_FILE_BYTES: number = 16 * 1024 * 1024;
 const MAX_FRAME_BYTES = 8 * 1024 * 1024;
+const WIPE_CHUNK_BYTES = 1024 * 1024;
 
 /** Bytes for one place in one segment. */
 export interface JournalEntry {
@@ -39,11 +42,18 @@ interface Waiting {
 }
 
 interface JournalFile {
+  readonly path: string;
   readonly file: DiskFile;
   generation: bigint;
   sequence: number;
   position: number;
   readonly dirtySegments: Set<string>;
+  /** Folders in which a segment began. */
+  readonly dirtyFolders: Set<string>;
+  /** A sync failed: what the disk has of the covered segments is unknown until they are written again. */
+  doubtful: boolean;
+  /** A failed write may have left a whole frame behind the last one. */
+  spoiled: boolean;
   /** Durable entries that could not be written into their segments yet. */
   retained: JournalEntry[];
 }
@@ -52,21 +62,27 @@ export class Journal {
   readonly #disk: Disk;
   readonly #root: string;
   readonly #files: [JournalFile, JournalFile];
+  readonly #fileBytes: number;
   #active: number;
   #queue: Waiting[] = [];
   #writing = false;
   #scheduled = false;
   #recycling: Promise<void> | undefined;
   #idle: (() => void)[] = [];
+  /** Recycles under way: no frame is written meanwhile. */
+  #holds = 0;
+  /** A recycle that failed midway is finished before another frame is written. */
+  #halfWiped = false;
 
   private constructor(
     root: string,
     disk: Disk,
-    start: { readonly files: [JournalFile, JournalFile]; readonly active: number },
+    start: { readonly files: [JournalFile, JournalFile]; readonly active: number; readonly fileBytes: number },
   ) {
     this.#root = root;
     this.#disk = disk;
     this.#files = start.files;
+    this.#fileBytes = start.fileBytes;
     this.#active = start.active;
   }
 
@@ -75,7 +91,7 @@ export class Journal {
    *
    * @throws `journal_damaged` if a frame is missing before a later one.
    */
-  static async open(root: string, disk: Disk): Promise<Journal> {
+  static async open(root: string, disk: Disk, fileBytes: number = JOURNAL_FILE_BYTES): Promise<Journal> {
     const folder = join(root, "journal");
     disk.makeFolder(folder);
     const names = ["0.jnl", "1.jnl"].map((name) => join(folder, name));
@@ -84,12 +100,14 @@ export class Journal {
     const inOrder = first.generation <= second.generation ? [first, second] : [second, first];
     const touched = new Set<string>();
     for (const { entries } of inOrder) for (const entry of entries) replay(root, disk, entry, touched);
-    for (const path of touched) syncPath(disk, path);
+    syncReplayed(disk, touched);
     const newest = (inOrder[1] as FileFrames).generation;
-    const files = names.map((name) => openJournalFile(disk, name, newest + 1n)) as [JournalFile, JournalFile];
+    const files = names.map((name) => openJournalFile(disk, name, fileBytes)) as [JournalFile, JournalFile];
     disk.syncFolder(folder);
     // The files take turns also from one opening to the next: `refuseLostFrames` relies on it.
-    return new Journal(root, disk, { files, active: first.generation > second.generation ? 1 : 0 });
+    const active = first.generation > second.generation ? 1 : 0;
+    if (newest > 0n) await restart(files[active] as JournalFile, newest + 1n);
+    return new Journal(root, disk, { files, active, fileBytes });
   }
 
   /** Calls `done(undefined)` when the entry is on the disk, or `done(error)`; never both, never neither. */
@@ -108,22 +126,32 @@ export class Journal {
     for (const file of this.#files) this.#flush(file, (entry) => entry.tenant === tenant);
   }
 
-  /** Syncs every covered segment and empties both files: afterwards the journal holds no byte of any tenant. */
+  /**
+   * Syncs every covered segment and empties both files: afterwards the journal holds no byte of any tenant. Commits
+   * wait meanwhile. After a failure the next commit, or the next call, finishes it.
+   */
   async recycle(): Promise<void> {
-    await this.#settle();
-    const newest = this.#file.generation;
-    for (const file of this.#files) {
-      await this.#syncSegments(file);
-      await file.file.writeDurably(Buffer.alloc(Math.max(FILE_BYTES, file.file.size())), 0);
+    this.#holds += 1;
+    try {
+      while (this.#writing) await this.#untilIdle();
+      await this.#recycling?.catch(() => undefined);
+      for (const file of this.#files) await this.#syncSegments(file);
+      this.#halfWiped = true;
+      await this.#wipe();
+    } finally {
+      this.#holds -= 1;
+      this.#schedule();
     }
-    restart(this.#file, newest + 1n);
   }
 
   async close(): Promise<void> {
-    await this.#settle();
-    for (const file of this.#files) {
-      await this.#syncSegments(file);
-      file.file.close();
+    while (this.#writing || this.#queue.length > 0) await this.#untilIdle();
+    await this.#recycling?.catch(() => undefined);
+    try {
+      await voidPlace(this.#file);
+      for (const file of this.#files) await this.#syncSegments(file);
+    } finally {
+      for (const file of this.#files) file.file.close();
     }
   }
 
@@ -131,23 +159,22 @@ export class Journal {
     return this.#files[this.#active] as JournalFile;
   }
 
-  async #settle(): Promise<void> {
-    while (this.#writing || this.#queue.length > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
-    await this.#recycling?.catch(() => undefined);
+  #untilIdle(): Promise<void> {
+    return new Promise((resolve) => this.#idle.push(resolve));
   }
 
   #schedule(): void {
-    if (this.#scheduled || this.#writing) return;
+    if (this.#scheduled || this.#writing || this.#holds > 0 || this.#queue.length === 0) return;
     this.#scheduled = true;
     setImmediate(() => {
       this.#scheduled = false;
-      if (!this.#writing) void this.#writeLoop();
+      if (!this.#writing && this.#holds === 0) void this.#writeLoop();
     });
   }
 
   async #writeLoop(): Promise<void> {
     this.#writing = true;
-    while (this.#queue.length > 0) {
+    while (this.#queue.length > 0 && this.#holds === 0) {
       const batch = this.#takeBatch();
       const failure = await this.#writeFrame(batch).then(
         () => undefined,
@@ -171,18 +198,31 @@ export class Journal {
   }
 
   async #writeFrame(batch: readonly Waiting[]): Promise<void> {
-    if (this.#file.position >= FILE_BYTES) await this.#turn();
+    if (this.#halfWiped) await this.#wipe();
+    if (this.#file.position >= this.#fileBytes) await this.#turn();
     const file = this.#file;
     const frame = encodeFrame(
       batch.map((waiting) => waiting.entry),
       file,
     );
-    await file.file.writeDurably(frame, file.position);
+    file.spoiled = true;
+    try {
+      await file.file.writeDurably(frame, file.position);
+    } catch (error) {
+      // Best effort: if this fails too, the next frame takes the place, or closing tries again.
+      await voidPlace(file).catch(() => undefined);
+      throw error;
+    }
+    file.spoiled = false;
     file.position += frame.length;
     file.sequence += 1;
-    for (const { entry } of batch) {
-      file.dirtySegments.add(segmentPath(logFolder(this.#root, entry.tenant), entry.segment));
-    }
+    for (const { entry } of batch) this.#noteDirty(file, entry);
+  }
+
+  #noteDirty(file: JournalFile, entry: JournalEntry): void {
+    const folder = logFolder(this.#root, entry.tenant);
+    file.dirtySegments.add(segmentPath(folder, entry.segment));
+    if (entry.position === 0) file.dirtyFolders.add(folder);
   }
 
   /** Goes on in the other file, which must be clean by now, and starts to clean the one that is full. */
@@ -192,10 +232,24 @@ export class Journal {
     const next = this.#files[1 - this.#active] as JournalFile;
     // Usually nothing is left to sync; after a failed sync this is the second try, and its failure fails the commit.
     await this.#syncSegments(next);
-    restart(next, full.generation + 1n);
+    await restart(next, full.generation + 1n);
     this.#active = 1 - this.#active;
     this.#recycling = this.#syncSegments(full);
     this.#recycling.catch(() => undefined);
+  }
+
+  /** Zeros both files, each from its end: what is left of it when a crash comes still begins with whole frames. */
+  async #wipe(): Promise<void> {
+    const newest = this.#file.generation;
+    for (const file of [this.#file, this.#files[1 - this.#active] as JournalFile]) {
+      for (let end = Math.max(this.#fileBytes, file.file.size()); end > 0; end -= WIPE_CHUNK_BYTES) {
+        const start = Math.max(0, end - WIPE_CHUNK_BYTES);
+        await file.file.writeDurably(Buffer.alloc(end - start), start);
+      }
+      file.spoiled = false;
+    }
+    await restart(this.#file, newest + 1n);
+    this.#halfWiped = false;
   }
 
   #flush(file: JournalFile, chosen: (entry: JournalEntry) => boolean): void {
@@ -207,25 +261,73 @@ export class Journal {
 
   async #syncSegments(file: JournalFile): Promise<void> {
     this.#flush(file, () => true);
-    for (const path of [...file.dirtySegments]) {
-      const segment = openIfPresent(this.#disk, path);
-      if (segment !== undefined) await segment.sync().finally(() => segment.close());
-      file.dirtySegments.delete(path);
+    try {
+      if (file.doubtful) this.#writeAgain(file);
+      for (const path of [...file.dirtySegments]) {
+        const segment = openIfPresent(this.#disk, path);
+        if (segment !== undefined) await segment.sync().finally(() => segment.close());
+        file.dirtySegments.delete(path);
+      }
+      for (const folder of [...file.dirtyFolders]) {
+        if (this.#disk.has(folder)) this.#disk.syncFolder(folder);
+        file.dirtyFolders.delete(folder);
+      }
+    } catch (error) {
+      file.doubtful = true;
+      throw error;
+    }
+    file.doubtful = false;
+  }
+
+  /** After a failed sync the kernel may count pages as clean that never reached the disk: syncing again proves nothing. */
+  #writeAgain(file: JournalFile): void {
+    const bytes = (this.#disk.readFile(file.path) ?? Buffer.alloc(0)).subarray(0, file.position);
+    for (const entry of walkFrames(bytes).entries) {
+      const path = segmentPath(logFolder(this.#root, entry.tenant), entry.segment);
+      const segment = file.dirtySegments.has(path) ? openIfPresent(this.#disk, path) : undefined;
+      try {
+        segment?.write(entry.bytes, entry.position);
+      } finally {
+        segment?.close();
+      }
     }
   }
 }
 
-function restart(file: JournalFile, generation: bigint): void {
+/**
+ * Begins a file anew, with no frame at its start: a first frame that is torn must not leave the head of an older
+ * generation before frames that belong to neither.
+ */
+async function restart(file: JournalFile, generation: bigint): Promise<void> {
+  await file.file.writeDurably(Buffer.alloc(ALIGNMENT), 0);
   file.generation = generation;
   file.sequence = 0;
   file.position = 0;
 }
 
-function openJournalFile(disk: Disk, path: string, generation: bigint): JournalFile {
+/** Makes sure that a frame whose commits have failed is not there after a restart. */
+async function voidPlace(file: JournalFile): Promise<void> {
+  if (!file.spoiled) return;
+  await file.file.writeDurably(Buffer.alloc(ALIGNMENT), file.position);
+  file.spoiled = false;
+}
+
+function openJournalFile(disk: Disk, path: string, fileBytes: number): JournalFile {
   const file = disk.open(path, "durable");
   // Written once in full, so that a commit's write changes no metadata and needs no journal of the file system.
-  if (file.size() < FILE_BYTES) file.write(Buffer.alloc(FILE_BYTES - file.size()), file.size());
-  return { file, generation, sequence: 0, position: 0, dirtySegments: new Set(), retained: [] };
+  if (file.size() < fileBytes) file.write(Buffer.alloc(fileBytes - file.size()), file.size());
+  return {
+    path,
+    file,
+    generation: 1n,
+    sequence: 0,
+    position: 0,
+    dirtySegments: new Set(),
+    dirtyFolders: new Set(),
+    doubtful: false,
+    spoiled: false,
+    retained: [],
+  };
 }
 
 function encodeFrame(entries: readonly JournalEntry[], at: { generation: bigint; sequence: number }): Buffer {
@@ -267,6 +369,17 @@ interface FileFrames extends Frames {
 
 function readFrames(disk: Disk, path: string): FileFrames {
   const bytes = disk.readFile(path) ?? Buffer.alloc(0);
+  const { position, ...frames } = walkFrames(bytes);
+  let behind = 0n;
+  for (let at = position; at + FRAME_HEADER_BYTES <= bytes.length; at += ALIGNMENT) {
+    const found = parseFrame(bytes, at)?.generation ?? 0n;
+    if (found > behind) behind = found;
+  }
+  return { ...frames, behind };
+}
+
+/** The whole frames from the start that follow each other, and where they end. */
+function walkFrames(bytes: Buffer): Frames & { readonly position: number } {
   const entries: JournalEntry[] = [];
   const generation = parseFrame(bytes, 0)?.generation ?? 0n;
   let position = 0;
@@ -276,21 +389,19 @@ function readFrames(disk: Disk, path: string): FileFrames {
     entries.push(...frame.entries);
     position += frame.totalBytes;
   }
-  let behind = 0n;
-  for (let at = position; at + FRAME_HEADER_BYTES <= bytes.length; at += ALIGNMENT) {
-    const found = parseFrame(bytes, at)?.generation ?? 0n;
-    if (found > behind) behind = found;
-  }
-  return { generation, entries, behind };
+  return { generation, entries, position };
 }
 
 /**
- * A frame is written only after the one before it is durable, and the two files take turns: a whole frame behind the
- * end of reading is either of an older generation than both files, or proves that a frame before it was lost.
+ * A frame is written only after the one before it is durable, and the older file is the one that is begun anew, its
+ * first sector zeroed first. So a whole frame behind the end of reading proves that one before it was lost, unless a
+ * newer generation stands at the file's start, or was about to: then the other file holds a newer one than the frame's.
  */
 function refuseLostFrames(a: FileFrames, b: FileFrames): void {
-  const lost = (file: FileFrames, other: FileFrames): boolean =>
-    file.behind > 0n && (file.behind === file.generation || file.behind > other.generation);
+  const lost = (file: FileFrames, other: FileFrames): boolean => {
+    if (file.behind === 0n) return false;
+    return file.generation === 0n ? file.behind > other.generation : file.behind >= file.generation;
+  };
   if (lost(a, b) || lost(b, a)) {
     throw kimberliteError("journal_damaged", "the commit journal is damaged before its end");
   }
@@ -343,13 +454,19 @@ function replay(root: string, disk: Disk, entry: JournalEntry, touched: Set<stri
   const begins = entry.position === 0;
   const file = begins && disk.has(folder) ? disk.open(path, "create") : openIfPresent(disk, path);
   if (file === undefined) return;
+  touched.add(path);
   try {
     if (file.read(entry.position, entry.bytes.length).equals(entry.bytes)) return;
     file.write(entry.bytes, entry.position);
-    touched.add(path);
   } finally {
     file.close();
   }
+}
+
+/** Also those that were right already: right in the system's cache, perhaps, and not on the disk. */
+function syncReplayed(disk: Disk, paths: ReadonlySet<string>): void {
+  for (const path of paths) syncPath(disk, path);
+  for (const folder of new Set([...paths].map(dirname))) disk.syncFolder(folder);
 }
 
 function openIfPresent(disk: Disk, path: string): DiskFile | undefined {

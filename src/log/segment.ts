@@ -114,7 +114,13 @@ function toHeader(bytes: Buffer, count: number): SegmentHeader {
 export type Scanned =
   | { readonly kind: "block"; readonly block: Block; readonly position: number }
   | { readonly kind: "end"; readonly position: number }
-  | { readonly kind: "torn" | "damaged"; readonly position: number; readonly why: string };
+  | {
+      readonly kind: "torn" | "damaged";
+      readonly position: number;
+      /** First offset that is not there, or not as it must be. */
+      readonly offset: bigint;
+      readonly why: string;
+    };
 
 /** What the next block must continue. */
 export interface ChainState {
@@ -127,7 +133,8 @@ export interface ChainState {
  * Walks the blocks of a segment from a position, checking that each continues the chain and that its hash is right.
  * Ends with exactly one item that is not a block. Memory: one chunk, or one block if that is larger.
  *
- * A tail is `torn` when the file ends inside a block or holds only zeros; anything else that is no block is `damaged`.
+ * A tail is `torn` when the file ends inside a block or holds only zeros, and nothing in it was once whole; anything
+ * else that is no block is `damaged`. A changed length must not pass for a torn tail: what is torn gets cut off.
  */
 export function* scanSegment(file: DiskFile, from: number, start: ChainState): Generator<Scanned, void> {
   const reader = new ChunkReader(file);
@@ -148,28 +155,55 @@ export function* scanSegment(file: DiskFile, from: number, start: ChainState): G
 }
 
 function scanOne(reader: ChunkReader, position: number, chain: ChainState): Scanned {
+  const bad = (kind: "torn" | "damaged", why: string): Scanned => ({ kind, position, offset: chain.nextOffset, why });
   const fixed = reader.read(position, BLOCK_FIXED_BYTES);
   if (fixed.length === 0) return { kind: "end", position };
   const header = parseHeader(fixed);
-  if (header === undefined) return notABlock(reader, position, fixed);
+  if (header === undefined) {
+    const torn = tornWithoutHeader(reader, position, fixed);
+    return torn === undefined ? bad("damaged", "there is no block header") : bad("torn", torn);
+  }
   const why = breaksChain(header, chain);
-  if (why !== undefined) return { kind: "damaged", position, why };
+  if (why !== undefined) return bad("damaged", why);
   const total = totalBytesOf(header);
   const bytes = reader.read(position, total);
-  if (bytes.length < total) return { kind: "torn", position, why: "the file ends inside a block" };
-  const block = parseBlock(bytes, header);
-  if (!blockHash(bytes, total).equals(block.storedHash)) {
-    return { kind: "damaged", position, why: "a block's hash is not that of its bytes" };
+  if (bytes.length < total) {
+    if (wasWhole(bytes, header)) return bad("damaged", "a block's length is altered");
+    return bad("torn", "the file ends inside a block");
   }
+  const block = parseBlock(bytes, header);
+  if (!blockHash(bytes, total).equals(block.storedHash)) return bad("damaged", "a block's hash is not that of its bytes");
   return { kind: "block", block, position };
 }
 
-function notABlock(reader: ChunkReader, position: number, fixed: Buffer): Scanned {
-  if (fixed.length < BLOCK_FIXED_BYTES && reader.endsAt(position + fixed.length)) {
-    return { kind: "torn", position, why: "the file ends inside a header" };
+function tornWithoutHeader(reader: ChunkReader, position: number, fixed: Buffer): string | undefined {
+  if (fixed.length < BLOCK_FIXED_BYTES && reader.endsAt(position + fixed.length)) return "the file ends inside a header";
+  return reader.isZeroFrom(position) ? "the file ends in zeros" : undefined;
+}
+
+/**
+ * True if the rest of a segment, which is shorter than its first header says, holds a later block of the tenant or is
+ * itself a whole block under another length.
+ */
+function wasWhole(rest: Buffer, header: BlockHeader): boolean {
+  const magic = rest.subarray(0, 4);
+  for (let at = rest.indexOf(magic, 4); at >= 0; at = rest.indexOf(magic, at + 1)) {
+    if (at + 24 > rest.length) break;
+    const isLater = rest.readBigUInt64LE(at + 16) > header.firstOffset;
+    if (isLater && rest.readBigUInt64LE(at + 8) === header.tenant) return true;
   }
-  if (reader.isZeroFrom(position)) return { kind: "torn", position, why: "the file ends in zeros" };
-  return { kind: "damaged", position, why: "there is no block header" };
+  const spare = rest.length - BLOCK_FIXED_BYTES - HASH_BYTES;
+  const sealedBytes = spare - header.count * HASH_BYTES;
+  const count = (spare - header.sealedBytes) / HASH_BYTES;
+  return hashesAs(rest, { at: 92, value: sealedBytes }) || hashesAs(rest, { at: 24, value: count });
+}
+
+/** True if the bytes end in the block hash that they have once a length in the header is what it may have been. */
+function hashesAs(bytes: Buffer, length: { readonly at: number; readonly value: number }): boolean {
+  if (!Number.isInteger(length.value) || length.value < 1 || length.value >= 2 ** 32) return false;
+  const mended = Buffer.from(bytes);
+  mended.writeUInt32LE(length.value, length.at);
+  return blockHash(mended, mended.length).equals(mended.subarray(mended.length - HASH_BYTES));
 }
 
 function breaksChain(header: BlockHeader, chain: ChainState): string | undefined {

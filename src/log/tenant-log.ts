@@ -10,7 +10,7 @@ import { assert, kimberliteError } from "../errors.ts";
 import type { Disk, DiskFile } from "../host/disk.ts";
 import type { Randomness } from "../host/randomness.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-import { type Block, blockBytes, GENESIS_HASH, sealBlock } from "./block.ts";
+import { type Block, blockBytes, GENESIS_HASH, HASH_BYTES, sealBlock } from "./block.ts";
 import type { JournalEntry } from "./journal.ts";
 import { MerkleFrontier } from "./merkle.ts";
 import {
@@ -266,7 +266,7 @@ export class TenantLog {
 
   #damagedAt(scanned: Extract<Scanned, { why: string }>): Error {
     return kimberliteError("log_damaged", `the log is damaged: ${scanned.why}`, {
-      detail: { tenant: this.tenant, position: scanned.position },
+      detail: { tenant: this.tenant, offset: scanned.offset, position: scanned.position },
     });
   }
 
@@ -285,13 +285,15 @@ export class TenantLog {
   #findEnd(head: LogHead | undefined): void {
     const last = this.#segments.at(-1);
     if (last === undefined) {
-      if (head !== undefined && head.nextOffset > 0n) throw this.#endsBefore(head);
+      if (head !== undefined && head.nextOffset > 0n) throw this.#endsBefore(0n);
       return;
     }
-    const start = head !== undefined && head.nextOffset > 0n ? head : this.#startOfLast(last);
+    const known = head !== undefined && head.nextOffset > 0n ? head : undefined;
+    const start = known ?? this.#startOfLast(last);
+    if (!this.#segments.includes(start.segment)) throw this.#endsBefore(start.segment);
     const file = this.#disk.open(segmentPath(this.#folder, start.segment), "update");
     try {
-      if (file.size() < start.position) throw this.#endsBefore(start);
+      if (known !== undefined) this.#requireEnd(file, known);
       this.#head = this.#scanFrom(file, start);
     } finally {
       file.close();
@@ -301,7 +303,7 @@ export class TenantLog {
   }
 
   #startOfLast(firstOffset: bigint): LogHead {
-    if (this.#segments[0] !== 0n) throw this.#endsBefore(EMPTY_HEAD);
+    if (this.#segments[0] !== 0n) throw this.#endsBefore(0n);
     const file = this.#disk.open(segmentPath(this.#folder, firstOffset), "read");
     try {
       const { header, bytes } = readSegmentHeader(file, { tenant: this.tenant, firstOffset });
@@ -356,9 +358,31 @@ export class TenantLog {
     return head;
   }
 
-  #endsBefore(head: LogHead): Error {
+  /** What stands before `head` must end in the block that it names: else the log was cut, replaced or changed there. */
+  #requireEnd(file: DiskFile, head: LogHead): void {
+    const { segment, position, nextOffset } = head;
+    readSegmentHeader(file, { tenant: this.tenant, firstOffset: segment });
+    if (file.size() < position) throw this.#endsBefore(this.#firstMissing(file, segment));
+    if (file.read(position - HASH_BYTES, HASH_BYTES).equals(head.hash)) return;
+    const missing = this.#firstMissing(file, segment);
+    const at = { tenant: this.tenant, firstOffset: missing < nextOffset ? missing : nextOffset - 1n };
+    throw damaged(at, "it is not the log that was committed to");
+  }
+
+  /** Where the whole blocks of a segment end; cuts nothing off. */
+  #firstMissing(file: DiskFile, firstOffset: bigint): bigint {
+    const { header, bytes } = readSegmentHeader(file, { tenant: this.tenant, firstOffset });
+    const begins: ChainState = { tenant: this.tenant, nextOffset: firstOffset, hash: header.previousHash };
+    let next = firstOffset;
+    for (const scanned of scanSegment(file, bytes, begins)) {
+      if (scanned.kind === "block") next = scanned.block.header.firstOffset + BigInt(scanned.block.header.count);
+    }
+    return next;
+  }
+
+  #endsBefore(offset: bigint): Error {
     return kimberliteError("log_damaged", "the log ends before what was committed to it", {
-      detail: { tenant: this.tenant, offset: head.nextOffset },
+      detail: { tenant: this.tenant, offset },
     });
   }
 }

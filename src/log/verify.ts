@@ -4,7 +4,7 @@
  * offset at which a log is not what it must be.
  */
 import type { KeyObject } from "node:crypto";
-import { KimberliteError } from "../errors.ts";
+import { type ErrorCode, KimberliteError, kimberliteError } from "../errors.ts";
 import type { Disk } from "../host/disk.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import { type Block, GENESIS_HASH, openBlock } from "./block.ts";
@@ -20,6 +20,8 @@ export interface VerifyOptions {
   readonly keyOf?: ((dekVersion: number) => KeyObject) | undefined;
   /** Records that must be there at least; more may follow while the tenant is written. */
   readonly untilOffset?: bigint | undefined;
+  /** Chain value after `untilOffset` records, if it is known: a log that was forked or put back differs there. */
+  readonly untilHash?: Buffer | undefined;
   /** Sizes at which the root is wanted, for checkpoints to compare with. */
   readonly rootsAt?: readonly bigint[] | undefined;
   readonly onProgress?: ((progress: VerifyProgress) => void) | undefined;
@@ -49,6 +51,8 @@ export interface VerifyReport {
 }
 
 const TURN_BYTES = 4 * 1024 * 1024;
+/** A later format is a finding too: a changed bit of a version looks like one, and cannot be told from it. */
+const REPORTED: ReadonlySet<string> = new Set<ErrorCode>(["log_damaged", "format_too_new"]);
 
 interface State {
   nextOffset: bigint;
@@ -90,8 +94,13 @@ export async function verifyLog(options: VerifyOptions): Promise<VerifyReport> {
   };
 }
 
+function refuseIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw kimberliteError("aborted", "verification was ended by its signal");
+}
+
 /** @returns why it stopped before the end, or undefined. */
 async function walk(options: VerifyOptions, state: State, roots: Map<bigint, Buffer>): Promise<string | undefined> {
+  refuseIfAborted(options.signal);
   const wanted = new Set(options.rootsAt ?? []);
   if (wanted.has(0n)) roots.set(0n, state.frontier.root());
   let turn = 0;
@@ -105,12 +114,12 @@ async function walk(options: VerifyOptions, state: State, roots: Map<bigint, Buf
         turn = 0;
         options.onProgress?.({ tenant: options.tenant, bytes: state.bytes, offset: state.nextOffset });
         await new Promise<void>((resolve) => setImmediate(resolve));
-        options.signal?.throwIfAborted();
+        refuseIfAborted(options.signal);
       }
       state.segments += 1;
     }
   } catch (error) {
-    if (error instanceof KimberliteError && error.code === "log_damaged") return error.message;
+    if (error instanceof KimberliteError && REPORTED.has(error.code)) return error.message;
     throw error;
   }
   options.onProgress?.({ tenant: options.tenant, bytes: state.bytes, offset: state.nextOffset });
@@ -157,6 +166,10 @@ function verifyBlock(options: VerifyOptions, state: State, block: Block): void {
     }
   }
   if (block.header.timeUs < state.timeUs) throw damaged(at, "a block is older than the one before");
+  const isEnd = block.header.firstOffset + BigInt(block.header.count) === options.untilOffset;
+  if (isEnd && options.untilHash !== undefined && !block.storedHash.equals(options.untilHash)) {
+    throw damaged(at, "it does not end in the block that was committed");
+  }
 }
 
 function noteRoots(state: State, block: Block, task: SegmentTask): void {

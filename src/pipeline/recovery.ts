@@ -80,7 +80,7 @@ function openLog(parts: RecoveryParts, meta: ProjectionMeta | undefined): Tenant
   const log = TenantLog.open({ ...parts, head: placed ? meta : undefined });
   if (meta !== undefined && log.nextOffset < meta.nextOffset) {
     throw kimberliteError("log_damaged", "the log ends before what was committed to it", {
-      detail: { tenant: parts.tenant, offset: meta.nextOffset },
+      detail: { tenant: parts.tenant, offset: log.nextOffset },
     });
   }
   return log;
@@ -89,6 +89,12 @@ function openLog(parts: RecoveryParts, meta: ProjectionMeta | undefined): Tenant
 /** Deletes a projection's files; it is rebuilt when it is next opened. */
 export function removeProjection(disk: Disk, path: string): void {
   for (const suffix of ["", "-wal", "-shm", "-journal"]) disk.removeFile(path + suffix);
+}
+
+/** Deletes every file of a tenant's projection; the tenant is closed. */
+export function removeProjections(disk: Disk, root: string, tenant: TenantId): void {
+  const folder = projectionFolder(root, tenant);
+  for (const name of disk.list(folder)) disk.removeFile(join(folder, name));
 }
 
 interface ReplayRequest extends Target {

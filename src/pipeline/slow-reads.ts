@@ -25,6 +25,7 @@ export class SlowReads {
   readonly #limits: StatementLimits;
   readonly #slow: LRUCache<string, true> = new LRUCache({ max: MAX_REMEMBERED });
   #last: Promise<unknown> = Promise.resolve();
+  #running = 0;
 
   constructor(lanes: Lanes, limits: StatementLimits) {
     this.#lanes = lanes;
@@ -45,12 +46,17 @@ export class SlowReads {
     }
   }
 
+  get busy(): boolean {
+    return this.#running > 0;
+  }
+
   /** Resolves when no read of the tenant is in a lane. */
   async drain(): Promise<void> {
     await this.#last;
   }
 
   #runInLane(request: StatementRequest, place: ReadPlace): Promise<StatementResult> {
+    this.#running += 1;
     const run = this.#last.then(async () => {
       const target = place.target();
       const startedMs = performance.now();
@@ -58,7 +64,11 @@ export class SlowReads {
       if (performance.now() - startedMs < INLINE_LIMIT_MS / 2) this.#slow.delete(request.sql);
       return result;
     });
-    this.#last = run.catch(() => undefined);
+    this.#last = run
+      .catch(() => undefined)
+      .finally(() => {
+        this.#running -= 1;
+      });
     return run;
   }
 }

@@ -84,7 +84,7 @@ export class TenantEngine {
 
   /** True while something would be lost or broken by closing. */
   get busy(): boolean {
-    return this.pipeline.busy || this.#watchers.size > 0;
+    return this.pipeline.busy || this.slowReads.busy || this.#watchers.size > 0;
   }
 
   get projectionBytes(): number {

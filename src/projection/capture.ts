@@ -92,16 +92,6 @@ export class Capture {
     return changes;
   }
 
-  /** Streams of the AUTOINCREMENT tables that were touched. */
-  touchedSequences(): CapturedTable[] {
-    const streams = new Set<number>();
-    for (const touch of this.#touches.values()) streams.add(touch.stream);
-    return [...streams].flatMap((stream) => {
-      const table = this.#tables.get(stream);
-      return table?.shape.autoincrement === true ? [table] : [];
-    });
-  }
-
   #touch(stream: number, key: RowKey, before: Buffer | null): void {
     const id = typeof key === "bigint" ? (BigInt(stream) << 64n) | BigInt.asUintN(64, key) : `${stream}:${latin1(key)}`;
     if (this.#touches.has(id)) return;

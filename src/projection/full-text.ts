@@ -12,6 +12,8 @@ import type { SqliteDatabase } from "./connection.ts";
 import { isVirtual, listTables, quoteName, type SchemaItem } from "./tables.ts";
 
 const CONTENT_SUFFIX = "_content";
+/** FTS5 takes an empty name, in any quotes or none, for a table without content. */
+const EXTERNAL_CONTENT = /\bcontent\s*=\s*(?:'[^']|"[^"]|\[[^\]]|`[^`]|[^\s'"[`,)])/i;
 
 /** The columns of a full-text table whose documents a table holds. */
 export interface FullTextTable {
@@ -39,11 +41,11 @@ export function externalContentTables(db: SqliteDatabase): string[] {
  * columns in its content that are not the documents'.
  */
 export function requireReplayable(db: SqliteDatabase, item: SchemaItem): void {
-  if (/\bcontent\s*=\s*(''|"")/i.test(item.sql ?? "")) {
+  const content = listTables(db).find((table) => table.name === item.name + CONTENT_SUFFIX);
+  if (content === undefined) {
+    if (EXTERNAL_CONTENT.test(item.sql ?? "")) return;
     throw kimberliteError("unsupported_sql", "a contentless full-text table cannot be rebuilt; leave `content` out");
   }
-  const content = listTables(db).find((table) => table.name === item.name + CONTENT_SUFFIX);
-  if (content === undefined) return;
   const stored = db.pragma(`main.table_xinfo(${quoteName(content.name)})`) as unknown[];
   if (stored.length !== columnsOf(db, item.name).length + 1) {
     throw kimberliteError("unsupported_sql", "a full-text table with `locale` or unstored columns is not supported");

@@ -6,11 +6,12 @@ import { kimberliteError } from "../errors.ts";
 import { Bookkeeping } from "./bookkeeping.ts";
 import type { Connection, StatementLimits } from "./connection.ts";
 import { fromSqlite } from "./sqlite-error.ts";
-import { type CompiledStatement, StatementCache } from "./statement-cache.ts";
+import { type CompiledStatement, StatementCache, shaped } from "./statement-cache.ts";
 import {
   inspectRows,
   narrowIntegers,
   parseParams,
+  type ResultLimits,
   type Row,
   type SqlValue,
   sizeOf,
@@ -20,16 +21,25 @@ import {
 import type { StatementRequest, StatementResult } from "./writer.ts";
 
 export class ProjectionReader {
-  readonly bookkeeping: Bookkeeping;
+  readonly #bookkeeping: Bookkeeping;
   readonly #connection: Connection;
   readonly #limits: StatementLimits;
+  readonly #resultLimits: ResultLimits;
+  #entered = false;
   readonly #cache: StatementCache;
 
   constructor(connection: Connection, limits: StatementLimits) {
     this.#connection = connection;
     this.#limits = limits;
-    this.bookkeeping = new Bookkeeping(connection.db);
+    this.#resultLimits = { maxRows: limits.maxResultRows, maxBytes: limits.maxResultBytes };
+    this.#bookkeeping = new Bookkeeping(connection.db);
     this.#cache = new StatementCache(connection, "read");
+  }
+
+  /** Our own tables, read from the same snapshots. */
+  get bookkeeping(): Bookkeeping {
+    this.#leave();
+    return this.#bookkeeping;
   }
 
   /** After a schema change texts may mean something else. */
@@ -45,11 +55,8 @@ export class ProjectionReader {
    */
   query(request: StatementRequest): StatementResult {
     const params = parseParams(request.params);
-    const compiled = this.#cache.compile(request.sql);
-    if (!compiled.readOnly || !compiled.returnsRows) {
-      throw kimberliteError("read_only", "query() only reads; send writes to execute()");
-    }
-    const rows = this.#step(request, compiled, params);
+    const compiled = this.#compile(request.sql);
+    const rows = this.#step(request, () => this.#fetch(request, compiled, params));
     return { columns: compiled.columns, rows, rowsAffected: 0, lastInsertRowid: undefined };
   }
 
@@ -58,54 +65,56 @@ export class ProjectionReader {
     this.#connection.db.close();
   }
 
-  #step(request: StatementRequest, compiled: CompiledStatement, params: readonly unknown[]): (Row | SqlValue[])[] {
+  #compile(sql: string): CompiledStatement {
+    const compiled = this.#cache.compile(sql, this.#leaveFirst);
+    if (!compiled.readOnly || !compiled.returnsRows) {
+      throw kimberliteError("read_only", "query() only reads; send writes to execute()");
+    }
+    return compiled;
+  }
+
+  /**
+   * A read that succeeded leaves the guard entered, which saves a call: the next one enters it anew with its own
+   * deadline, and an interrupt that comes while nothing runs stops nothing.
+   */
+  #step(request: StatementRequest, fetch: () => (Row | SqlValue[])[]): (Row | SqlValue[])[] {
     const { guard } = this.#connection;
     guard.enter("read", request.timeLimitMs ?? this.#limits.timeLimitMs);
-    let rows: (Row | SqlValue[])[] | undefined;
-    let failure: unknown;
+    this.#entered = true;
     try {
-      rows = this.#fetch(request, compiled, params);
+      return fetch();
     } catch (error) {
-      failure = error;
+      this.#entered = false;
+      throw fromSqlite(error, guard, guard.leave().deadlineFired);
     }
-    const report = guard.leave();
-    if (rows === undefined) throw fromSqlite(failure, guard, report.deadlineFired);
-    return rows;
+  }
+
+  readonly #leaveFirst = (): void => this.#leave();
+
+  #leave(): void {
+    if (this.#entered) this.#connection.guard.leave();
+    this.#entered = false;
   }
 
   /** Doubles are read first, for they cost less; an integer that they cannot hold makes it read again as bigints. */
   #fetch(request: StatementRequest, compiled: CompiledStatement, params: readonly unknown[]): (Row | SqlValue[])[] {
-    const statement = compiled.statement.raw(request.arrays === true).safeIntegers(false);
-    const rows = statement.all(...params) as (Row | SqlValue[])[];
-    const limits = { maxRows: this.#limits.maxResultRows, maxBytes: this.#limits.maxResultBytes };
-    if (!inspectRows(rows, limits)) return rows;
-    return (statement.safeIntegers(true).all(...params) as (Row | SqlValue[])[]).map(narrowIntegers);
+    const rows = shaped(compiled, request.arrays === true, false).all(...params) as (Row | SqlValue[])[];
+    if (!inspectRows(rows, this.#resultLimits)) return rows;
+    const exact = shaped(compiled, request.arrays === true, true).all(...params) as (Row | SqlValue[])[];
+    return exact.map(narrowIntegers);
   }
 
   /** As `query`, in bounded memory: stops at the first row past a limit instead of reading them all. */
   queryBounded(request: StatementRequest): StatementResult {
     const params = parseParams(request.params);
-    const compiled = this.#cache.compile(request.sql);
-    if (!compiled.readOnly || !compiled.returnsRows) {
-      throw kimberliteError("read_only", "query() only reads; send writes to execute()");
-    }
-    const { guard } = this.#connection;
-    guard.enter("read", request.timeLimitMs ?? this.#limits.timeLimitMs);
-    let rows: (Row | SqlValue[])[] | undefined;
-    let failure: unknown;
-    try {
-      rows = this.#collect(request, compiled, params);
-    } catch (error) {
-      failure = error;
-    }
-    const report = guard.leave();
-    if (rows === undefined) throw fromSqlite(failure, guard, report.deadlineFired);
+    const compiled = this.#compile(request.sql);
+    const rows = this.#step(request, () => this.#collect(request, compiled, params));
     return { columns: compiled.columns, rows, rowsAffected: 0, lastInsertRowid: undefined };
   }
 
   #collect(request: StatementRequest, compiled: CompiledStatement, params: readonly unknown[]): (Row | SqlValue[])[] {
-    const limits = { maxRows: this.#limits.maxResultRows, maxBytes: this.#limits.maxResultBytes };
-    const statement = compiled.statement.raw(request.arrays === true).safeIntegers(true);
+    const limits = this.#resultLimits;
+    const statement = shaped(compiled, request.arrays === true, true);
     const rows: (Row | SqlValue[])[] = [];
     let bytes = 0;
     for (const row of statement.iterate(...params) as Iterable<Row | SqlValue[]>) {

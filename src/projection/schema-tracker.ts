@@ -8,10 +8,11 @@
 import { kimberliteError } from "../errors.ts";
 import type { Change, StreamBinding } from "../log/record.ts";
 import { type Bookkeeping, FIRST_USER_STREAM, RESERVED_PREFIX } from "./bookkeeping.ts";
-import type { Capture, CapturedTable } from "./capture.ts";
+import type { Capture } from "./capture.ts";
 import type { Connection } from "./connection.ts";
 import type { GuardReport } from "./guard.ts";
 import { documentsOf, requireReplayable } from "./full-text.ts";
+import { Sequences } from "./sequences.ts";
 import {
   imageExpression,
   isVirtual,
@@ -33,10 +34,8 @@ export class SchemaTracker {
   readonly #connection: Connection;
   readonly #bookkeeping: Bookkeeping;
   readonly #capture: Capture;
-  #sequences: Map<string, bigint> = new Map();
+  readonly sequences: Sequences;
   nextStream: number = FIRST_USER_STREAM;
-  /** A statement wrote sqlite_sequence itself: every sequence may have changed. */
-  sequencesWritten = false;
   #dirty = false;
   #version = -1;
 
@@ -44,6 +43,7 @@ export class SchemaTracker {
     this.#connection = connection;
     this.#bookkeeping = bookkeeping;
     this.#capture = capture;
+    this.sequences = new Sequences(connection.db);
   }
 
   /** Reads the schema and installs capture on every table: at open, and when a rollback undid a schema change. */
@@ -64,15 +64,14 @@ export class SchemaTracker {
       if (stream !== undefined) this.nextStream = Math.max(this.nextStream, stream + 1);
     }
     for (const row of this.#bookkeeping.streams()) this.nextStream = Math.max(this.nextStream, row.id + 1);
-    this.#sequences = this.#readSequences();
-    this.sequencesWritten = false;
+    this.sequences.discard();
     this.#dirty = false;
     this.#version = schemaVersion(this.#connection.db);
   }
 
   /** After a rollback: what a schema change did is undone in SQLite, so it is read again here. */
   restore(): void {
-    this.sequencesWritten = false;
+    this.sequences.discard();
     if (this.#dirty) this.load();
     else this.nextStream = Math.max(FIRST_USER_STREAM, ...this.#bookkeeping.streams().map((row) => row.id + 1));
   }
@@ -135,23 +134,13 @@ export class SchemaTracker {
     }
     if (before.seen.alterTable) this.#refuseReservedNames();
     this.#version = schemaVersion(db);
+    this.sequences.discard();
     const tables = listTables(db);
     const { bindings, created } = this.#bind(before, tables);
     const changes: Change[] = [{ kind: "ddl", sql: this.#replayableText(created, sql), bindings }];
     if (before.seen.alterTable) this.#reinstall();
     for (const item of created) changes.push(...this.#existingRows(item));
     return { changes, changed: true };
-  }
-
-  /** Values of sqlite_sequence that replay must set, for the touched tables, or for all if it was written directly. */
-  sequenceChanges(touched: readonly CapturedTable[]): Change[] {
-    if (touched.length === 0 && !this.sequencesWritten) return [];
-    const now = this.#readSequences();
-    const names = new Set(touched.map((table) => table.shape.name));
-    if (this.sequencesWritten) for (const name of [...now.keys(), ...this.#sequences.keys()]) names.add(name);
-    this.#sequences = now;
-    this.sequencesWritten = false;
-    return [...names].map((table) => ({ kind: "sequence", table, value: now.get(table) ?? null }));
   }
 
   /** SQLite does not show the new name of a renamed table to an authorizer, so it is looked at afterwards. */
@@ -243,14 +232,6 @@ export class SchemaTracker {
     const sql = `SELECT ${keyExpression(shape)}, ${imageExpression(shape.columns)} FROM main.${quoteName(shape.name)}`;
     const rows = this.#connection.db.prepare(sql).raw().safeIntegers(true).iterate() as Iterable<[bigint | Buffer, Buffer]>;
     for (const [key, after] of rows) yield { kind: "row", stream, key, before: null, after };
-  }
-
-  #readSequences(): Map<string, bigint> {
-    const { db } = this.#connection;
-    const exists = db.prepare("SELECT 1 FROM main.sqlite_master WHERE name = 'sqlite_sequence'").get();
-    if (exists === undefined) return new Map();
-    const rows = db.prepare("SELECT name, seq FROM main.sqlite_sequence").raw().safeIntegers(true).all();
-    return new Map(rows as [string, bigint][]);
   }
 }
 

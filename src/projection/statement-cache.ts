@@ -16,6 +16,22 @@ export interface CompiledStatement {
   readonly columns: readonly string[];
   /** What compiling it touched: schema changes, writes. */
   readonly seen: GuardReport;
+  /** The form that its rows were last asked for in. */
+  readonly form: { arrays: boolean; exactIntegers: boolean };
+}
+
+/** The statement, set to give rows as arrays or objects, and integers as bigints or doubles. Costs nothing if it is. */
+export function shaped(compiled: CompiledStatement, arrays: boolean, exactIntegers: boolean): SqliteStatement {
+  const { statement, form } = compiled;
+  if (form.arrays !== arrays) {
+    statement.raw(arrays);
+    form.arrays = arrays;
+  }
+  if (form.exactIntegers !== exactIntegers) {
+    statement.safeIntegers(exactIntegers);
+    form.exactIntegers = exactIntegers;
+  }
+  return statement;
 }
 
 const MAX_STATEMENTS = 256;
@@ -31,11 +47,15 @@ export class StatementCache {
     this.#mode = mode;
   }
 
-  /** @throws `invalid_sql`, `unsupported_sql`, `value_too_large` */
-  compile(sql: string): CompiledStatement {
+  /**
+   * @param before is called when the text must be compiled, which needs the guard left.
+   * @throws `invalid_sql`, `unsupported_sql`, `value_too_large`
+   */
+  compile(sql: string, before?: () => void): CompiledStatement {
     const cached = this.#cache.get(sql);
     if (cached !== undefined) return cached;
     checkText(sql);
+    before?.();
     const compiled = this.#prepare(sql);
     this.#cache.set(sql, compiled);
     return compiled;
@@ -64,6 +84,7 @@ export class StatementCache {
       readOnly: statement.readonly,
       columns: statement.reader ? statement.columns().map((column) => column.name) : [],
       seen,
+      form: { arrays: false, exactIntegers: false },
     };
   }
 }

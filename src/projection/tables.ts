@@ -21,7 +21,6 @@ export interface TableShape {
   readonly columns: readonly string[];
   /** Primary key columns of a WITHOUT ROWID table, in key order. */
   readonly keyColumns: readonly string[];
-  readonly autoincrement: boolean;
 }
 
 /** One row of the schema: enough to see what a DDL statement changed. */
@@ -86,7 +85,6 @@ export function readTable(db: SqliteDatabase, item: SchemaItem): TableShape {
     rowidIsColumn: rowidColumn !== undefined,
     columns: stored.map((column) => column.name),
     keyColumns: withoutRowid ? keyColumns(all) : [],
-    autoincrement: rowidColumn !== undefined && /\bAUTOINCREMENT\b/i.test(item.sql ?? "") && hasSequenceTable(db),
   };
 }
 
@@ -114,10 +112,6 @@ function rowidName(columns: readonly ColumnInfo[], rowidColumn: string | undefin
     "unsupported_sql",
     "a table whose columns are named rowid, _rowid_ and oid needs an INTEGER PRIMARY KEY",
   );
-}
-
-function hasSequenceTable(db: SqliteDatabase): boolean {
-  return db.prepare("SELECT 1 FROM main.sqlite_master WHERE name = 'sqlite_sequence'").get() !== undefined;
 }
 
 /** SQL that makes the image of a row from the columns behind a prefix such as `NEW.`. */

@@ -13,7 +13,7 @@ import { Capture } from "./capture.ts";
 import type { Connection, SqliteStatement, StatementLimits } from "./connection.ts";
 import { SchemaTracker } from "./schema-tracker.ts";
 import { fromSqlite } from "./sqlite-error.ts";
-import { type CompiledStatement, StatementCache } from "./statement-cache.ts";
+import { type CompiledStatement, StatementCache, shaped } from "./statement-cache.ts";
 import { narrowIntegers, parseParams, type Row, type SqlParams, type SqlValue, sizeOf, tooManyBytes, tooManyRows } from "./values.ts";
 
 export interface StatementResult {
@@ -218,10 +218,19 @@ export class ProjectionWriter {
     this.#capture.discard();
     this.#changes = [];
     this.#deferred = false;
+    this.#endDeferring();
+  }
+
+  /** SQLite would end it with the transaction, which the next caller of the batch shares. */
+  #endDeferring(): void {
+    if (!this.#deferring) return;
+    this.#deferring = false;
+    this.#connection.db.pragma("defer_foreign_keys=OFF");
   }
 
   #finish(): Change[] {
     this.#checkDeferred();
+    this.#endDeferring();
     this.#collect();
     const changes = this.#changes;
     this.#changes = [];
@@ -230,19 +239,32 @@ export class ProjectionWriter {
 
   /** Moves what capture noted into the list of changes: before a schema change, and at the end. */
   #collect(): void {
-    if (this.#capture.isEmpty && !this.#schema.sequencesWritten) return;
-    const sequences = this.#schema.sequenceChanges(this.#capture.touchedSequences());
-    this.#changes.push(...this.#capture.take(), ...sequences);
+    const { sequences } = this.#schema;
+    if (this.#capture.isEmpty && !sequences.watching) return;
+    const moved = sequences.take();
+    for (const change of this.#capture.take()) this.#changes.push(change);
+    this.#changes.push(...moved);
   }
 
   #run(request: StatementRequest): StatementResult {
     if (!this.inTransaction) throw kimberliteError("transaction_closed", "the transaction was rolled back");
     const params = parseParams(request.params);
-    const compiled = this.#cache.compile(request.sql);
+    const compiled = this.#compile(request.sql);
     if (compiled.seen.schemaChange || compiled.seen.analyzeOrReindex) return this.#runSchemaChange(request, compiled);
     if (compiled.seen.pragmaSet) return this.#runPragma(request, compiled);
-    if (compiled.seen.sequenceWrites) this.#schema.sequencesWritten = true;
+    if (compiled.seen.rowWrites || compiled.seen.sequenceWrites) this.#schema.sequences.watch();
     return this.#step(request, compiled, params);
+  }
+
+  /** PRAGMA defer_foreign_keys acts when it is compiled; with OFF SQLite forgets what is owed. */
+  #compile(sql: string): CompiledStatement {
+    if (this.#deferred && /defer_foreign_keys/i.test(sql)) this.#requirePaid();
+    try {
+      return this.#cache.compile(sql);
+    } catch (error) {
+      this.#deferring = true;
+      throw error;
+    }
   }
 
   #step(request: StatementRequest, compiled: CompiledStatement, params: readonly unknown[]): StatementResult {
@@ -256,12 +278,15 @@ export class ProjectionWriter {
       failure = error;
     }
     const report = guard.leave();
-    if (result === undefined) throw fromSqlite(failure, guard, report.deadlineFired);
+    // Also after a failure: INSERT OR FAIL keeps the rows before the one that failed.
     this.#deferred ||= report.deferredViolations;
+    if (result === undefined) throw fromSqlite(failure, guard, report.deadlineFired);
     return result;
   }
 
   #deferred = false;
+  /** PRAGMA defer_foreign_keys may be in force. */
+  #deferring = false;
 
   /**
    * SQLite checks deferred foreign keys at COMMIT, when the log has the block already: they are checked here, at the
@@ -269,7 +294,11 @@ export class ProjectionWriter {
    */
   #checkDeferred(): void {
     if (!this.#deferred) return;
+    this.#requirePaid();
     this.#deferred = false;
+  }
+
+  #requirePaid(): void {
     const { guard } = this.#connection;
     guard.enter("read", 0);
     if (!guard.leave().deferredViolations) return;
@@ -294,7 +323,7 @@ export class ProjectionWriter {
     const limits = { maxRows: this.#limits.maxResultRows, maxBytes: this.#limits.maxResultBytes };
     const rows: (Row | SqlValue[])[] = [];
     let bytes = 0;
-    const statement = compiled.statement.safeIntegers(true).raw(request.arrays === true);
+    const statement = shaped(compiled, request.arrays === true, true);
     for (const row of statement.iterate(...params) as Iterable<Row | SqlValue[]>) {
       for (const key in row) bytes += sizeOf((row as Row)[key] as SqlValue);
       if (rows.length >= limits.maxRows) throw tooManyRows(limits);
@@ -323,7 +352,7 @@ export class ProjectionWriter {
   }
 
   #noteSchemaChange(changes: readonly Change[]): void {
-    this.#changes.push(...changes);
+    for (const change of changes) this.#changes.push(change);
     this.#cache.clear();
     this.schemaGeneration += 1;
   }
@@ -337,14 +366,21 @@ export class ProjectionWriter {
     this.#cache.clear();
   }
 
-  /** A pragma that sets something of the database file is replayed as text; per-transaction ones are not. */
+  /** A pragma that sets something of the database file is replayed; per-transaction ones are not. */
   #runPragma(request: StatementRequest, compiled: CompiledStatement): StatementResult {
+    this.#deferring = true;
+    const before = this.#userVersion();
     const result = this.#step(request, compiled, []);
-    if (/user_version/i.test(request.sql)) {
+    const after = this.#userVersion();
+    if (after !== before) {
       this.#collect();
-      this.#changes.push({ kind: "ddl", sql: request.sql, bindings: [] });
+      this.#changes.push({ kind: "ddl", sql: `PRAGMA user_version = ${after}`, bindings: [] });
     }
     return result;
+  }
+
+  #userVersion(): number {
+    return this.#connection.db.pragma("main.user_version", { simple: true }) as number;
   }
 
   #createStream(name: string): number {

@@ -1,0 +1,106 @@
+/** Arguments of the command line, parsed once. Each function throws `invalid_argument` and says what is expected. */
+import { kimberliteError } from "../errors.ts";
+import type { Moment } from "../pipeline/time-travel.ts";
+import type { SqlInput, SqlParams } from "../projection/values.ts";
+import type { TenantQuota } from "../tenant/tenant-config.ts";
+
+/** Options that every command takes. */
+export interface GlobalOptions {
+  readonly dir: string;
+  readonly json?: boolean;
+}
+
+const UNITS: Readonly<Record<string, number>> = {
+  "": 1,
+  B: 1,
+  kB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
+  TiB: 2 ** 40,
+};
+
+/** An offset, or a time in ISO 8601 that is UTC unless it says otherwise. */
+export function parseMoment(text: string): Moment {
+  if (/^\d+$/.test(text)) return BigInt(text);
+  if (/^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$/i.test(text)) {
+    const zoned = /(Z|[+-]\d{2}:?\d{2})$/i.test(text.slice(10)) || text.length === 10;
+    const time = new Date(`${text.replace(" ", "T")}${zoned ? "" : "Z"}`);
+    if (!Number.isNaN(time.getTime())) return time;
+  }
+  throw invalid("a moment is an offset, or a time such as 2026-05-01T12:00:00Z");
+}
+
+/** A positive whole number, or "none". */
+export function parseCount(text: string): number | undefined {
+  if (text === "none") return undefined;
+  const count = /^\d{1,16}$/.test(text) ? Number(text) : 0;
+  if (!Number.isSafeInteger(count) || count < 1) throw invalid("a limit is a positive whole number, or none");
+  return count;
+}
+
+/** A size such as 500, 64MiB or 2GB, or "none". */
+export function parseSize(text: string): number | undefined {
+  if (text === "none") return undefined;
+  const [, digits, unit] = /^(\d{1,16}(?:\.\d{1,6})?) ?([A-Za-z]*)$/.exec(text) ?? [];
+  const bytes = Math.round(Number(digits) * (UNITS[unit ?? ""] ?? Number.NaN));
+  if (!Number.isSafeInteger(bytes) || bytes < 1) throw invalid("a size is a number with B, kB, MB, GB, KiB, MiB or GiB, or none");
+  return bytes;
+}
+
+/** Days, also fractions of one. */
+export function parseDays(text: string): number {
+  if (!/^\d{1,7}(\.\d{1,6})?$/.test(text)) throw invalid("a retention is a number of days");
+  return Number(text);
+}
+
+/** Flags of a quota, as commander gives them; a limit that is `undefined` though its flag was given is removed. */
+export type QuotaFlags = { readonly [K in keyof TenantQuota]?: number | undefined };
+
+export const QUOTA_NAMES: readonly (keyof TenantQuota)[] = [
+  "maxLogBytes",
+  "maxProjectionBytes",
+  "maxOpsPerSec",
+  "burstOps",
+  "maxConcurrentOps",
+];
+
+/** A quota with the given flags in the place of what it had. */
+export function changeQuota(quota: TenantQuota, flags: QuotaFlags): TenantQuota {
+  const changed: Record<string, number> = { ...quota };
+  for (const name of QUOTA_NAMES) {
+    if (!(name in flags)) continue;
+    const limit = flags[name];
+    if (limit === undefined) delete changed[name];
+    else changed[name] = limit;
+  }
+  return changed;
+}
+
+/** Parameters of a statement in JSON: an array, or an object by name; blobs as {"base64": …}, big integers as {"integer": "…"}. */
+export function parseParameters(text: string): SqlParams {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch {
+    throw invalid('parameters are JSON, such as \'[1, "x"]\' or \'{"id": 1}\'');
+  }
+  if (Array.isArray(parsed)) return parsed.map(parseParameter);
+  if (typeof parsed !== "object" || parsed === null) throw invalid("parameters are a JSON array or object");
+  return Object.fromEntries(Object.entries(parsed).map(([name, value]) => [name, parseParameter(value)]));
+}
+
+function parseParameter(value: unknown): SqlInput {
+  if (typeof value !== "object" || value === null) return value as SqlInput;
+  const { base64, integer } = value as { base64?: unknown; integer?: unknown };
+  if (typeof base64 === "string") return Buffer.from(base64, "base64");
+  if (typeof integer === "string" && /^-?\d{1,19}$/.test(integer)) return BigInt(integer);
+  throw invalid('a parameter is null, a number, a string, a boolean, {"base64": …} or {"integer": "…"}');
+}
+
+function invalid(message: string): Error {
+  return kimberliteError("invalid_argument", message);
+}

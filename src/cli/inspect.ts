@@ -1,0 +1,91 @@
+/** `kimberlite checkpoint`, `stats` and `rebuild` */
+import { lstatSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import type { TenantId } from "../tenant/tenant-id.ts";
+import type { GlobalOptions } from "./arguments.ts";
+import { installationPaths, withInstallation } from "./installation.ts";
+import { startProgress } from "./progress.ts";
+import { counted, formatBytes, renderTable, toJson } from "./render.ts";
+import { allTenants } from "./tenant.ts";
+
+interface TenantOptions extends GlobalOptions {
+  readonly tenant: TenantId;
+}
+
+export async function checkpoint(options: TenantOptions): Promise<undefined> {
+  const note = await withInstallation(installationPaths(options.dir), (db) => db.checkpoint(options.tenant));
+  if (options.json === true) console.log(toJson({ tenant: options.tenant, checkpoint: note }));
+  else process.stdout.write(note);
+}
+
+export async function stats(options: GlobalOptions): Promise<undefined> {
+  const paths = installationPaths(options.dir);
+  const known = await withInstallation(paths, async (db) => ({
+    installation: db.stats().installation,
+    tenants: await allTenants(db),
+  }));
+  const suspended = known.tenants.filter((entry) => entry.state === "suspended").length;
+  const disk = diskUse(paths.data);
+  if (options.json === true) {
+    return void console.log(toJson({ installation: known.installation, tenants: known.tenants.length, suspended, disk }));
+  }
+  const rows: [string, string][] = [
+    ["installation", known.installation],
+    ["tenants", `${known.tenants.length}${suspended > 0 ? ` (${suspended} suspended)` : ""}`],
+    ["logs", formatBytes(disk.logBytes)],
+    ["SQL databases", formatBytes(disk.projectionBytes)],
+    ["commit journal", formatBytes(disk.journalBytes)],
+    ["keys", formatBytes(disk.keyBytes)],
+  ];
+  console.log(renderTable(["what", "value"], rows));
+}
+
+export async function rebuild(options: TenantOptions): Promise<undefined> {
+  const progress = startProgress(`rebuild tenant ${options.tenant}`);
+  const startedMs = performance.now();
+  const { tenant } = options;
+  let changes = 0;
+  const size = await withInstallation(
+    installationPaths(options.dir),
+    async (db) => {
+      await db.rebuildProjection(tenant);
+      return (await db.describeTenant(tenant)).size;
+    },
+    {
+      onProgress: (at) => {
+        if (at.tenant !== tenant) return;
+        changes = at.changes;
+        progress.update(Number(at.doneOffsets), Number(at.totalOffsets));
+      },
+    },
+  ).finally(() => progress.stop());
+  const ms = Math.round(performance.now() - startedMs);
+  if (options.json === true) console.log(toJson({ tenant, records: size, changes, ms }));
+  else console.log(`tenant ${tenant}: rebuilt from ${counted(size, "record")} (${counted(changes, "row change")}) in ${ms} ms`);
+}
+
+interface DiskUse {
+  logBytes: number;
+  projectionBytes: number;
+  journalBytes: number;
+  keyBytes: number;
+}
+
+function diskUse(data: string): DiskUse {
+  const use: DiskUse = { logBytes: 0, projectionBytes: 0, journalBytes: 0, keyBytes: 0 };
+  for (const { name, bytes } of filesBelow(data)) {
+    if (name.startsWith("journal/")) use.journalBytes += bytes;
+    else if (name.startsWith("keys/")) use.keyBytes += bytes;
+    else if (/^tenants\/\d+\/log\//.test(name)) use.logBytes += bytes;
+    else if (/^tenants\/\d+\/projection\//.test(name)) use.projectionBytes += bytes;
+  }
+  return use;
+}
+
+/** Files below a folder, by their names from there. */
+export function filesBelow(root: string): { readonly name: string; readonly bytes: number }[] {
+  return readdirSync(root, { recursive: true, encoding: "utf8" }).flatMap((name) => {
+    const stat = lstatSync(join(root, name), { throwIfNoEntry: false });
+    return stat?.isFile() === true ? [{ name, bytes: stat.size }] : [];
+  });
+}

@@ -1,0 +1,59 @@
+/** `kimberlite key …` */
+import { kimberliteError } from "../errors.ts";
+import type { TenantId } from "../tenant/tenant-id.ts";
+import type { GlobalOptions } from "./arguments.ts";
+import { installationPaths, rotateMasterKeyFile, withInstallation } from "./installation.ts";
+import { counted, formatTime, renderTable, toJson } from "./render.ts";
+
+interface TenantOptions extends GlobalOptions {
+  readonly tenant: TenantId;
+}
+
+export async function listKeys(options: TenantOptions): Promise<undefined> {
+  const report = await withInstallation(installationPaths(options.dir), (db) => db.keys(options.tenant));
+  if (options.json === true) return void console.log(toJson(report));
+  const current = report.deks.at(-1)?.version;
+  const rows = report.deks.map((dek) => [
+    `DEK ${dek.version}`,
+    formatTime(dek.createdAtUs),
+    [
+      dek.version === current ? `seals new blocks (${counted(report.blocksSealed, "block")} so far)` : "opens older blocks",
+      dek.version === report.projectionDek ? "encrypts the SQL database" : "",
+    ]
+      .filter((use) => use !== "")
+      .join(", "),
+  ]);
+  const kek = [`KEK ${report.kek.version}`, formatTime(report.kek.createdAtUs), `wrapped by master key ${report.masterKeyId}`];
+  console.log(renderTable(["key", "made", "use"], [kek, ...rows]));
+}
+
+export async function rotateDek(options: TenantOptions): Promise<undefined> {
+  const version = await withInstallation(installationPaths(options.dir), (db) => db.rotateDek(options.tenant));
+  report(options, { tenant: options.tenant, dek: version }, `tenant ${options.tenant}: new blocks are sealed under DEK ${version}`);
+}
+
+export async function rotateKek(options: TenantOptions): Promise<undefined> {
+  const version = await withInstallation(installationPaths(options.dir), async (db) => {
+    await db.rotateKek(options.tenant);
+    return (await db.keys(options.tenant)).kek.version;
+  });
+  report(options, { tenant: options.tenant, kek: version }, `tenant ${options.tenant}: its data keys are wrapped under KEK ${version}`);
+}
+
+export async function rotateMaster(options: GlobalOptions & { readonly tenant?: TenantId }): Promise<undefined> {
+  if (options.tenant !== undefined) {
+    throw kimberliteError("invalid_argument", "the master key is one for all tenants; leave --tenant out");
+  }
+  const paths = installationPaths(options.dir);
+  const masterKeyId = await rotateMasterKeyFile(paths);
+  report(options, { masterKeyId }, `${paths.masterKey} is master key ${masterKeyId} now: keep a copy elsewhere`);
+}
+
+export async function printVerifier(options: GlobalOptions): Promise<undefined> {
+  const verifierKey = await withInstallation(installationPaths(options.dir), async (db) => db.verifierKey());
+  report(options, { verifierKey }, verifierKey);
+}
+
+function report(options: GlobalOptions, json: unknown, text: string): void {
+  console.log(options.json === true ? toJson(json) : text);
+}

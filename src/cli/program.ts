@@ -1,0 +1,181 @@
+/** The commands and their options. What each does is in the file of its name; what exists is listed here and nowhere else. */
+import { readFileSync } from "node:fs";
+import { Command, CommanderError, Option } from "commander";
+import { parseCount, parseDays, parseMoment, parseParameters, parseSize } from "./arguments.ts";
+import { reportFailure } from "./failure.ts";
+import { TenantId } from "../tenant/tenant-id.ts";
+
+/** Where a command's own code is loaded from when it runs, so that help and errors cost nothing. */
+type Handler = (...given: never[]) => Promise<number | undefined>;
+
+const NOTES = `
+Data are in DIR/data, the master key is DIR/master.key: keep a copy of the key elsewhere, without it nothing can be read.
+
+With --json a command writes JSON to stdout (sql: one object a statement, one a line) and errors as JSON to stderr.
+Integers past 2^53 are strings, blobs are {"base64": "…"}, infinities the strings "Infinity" and "-Infinity"; of two
+columns with one name the second gets ":1" behind it.
+
+Exit codes: 0 done; 2 wrong usage or SQL; 3 conflict; 4 refused; 5 not found; 6 quota; 7 limit exceeded; 8 busy or
+locked; 10 keys; 11 damage found; 12 disk; 13 unsupported machine; 1 a bug. docs/errors.md has every code.`;
+
+/** Runs one command line. @returns the exit code; what went wrong was said on stderr */
+export async function runCommand(args: readonly string[]): Promise<number> {
+  endQuietlyWithoutReader();
+  let exitCode = 0;
+  const program = makeProgram((code) => {
+    exitCode = code;
+  });
+  try {
+    await program.parseAsync(args, { from: "user" });
+    return exitCode;
+  } catch (error) {
+    const usage = error instanceof CommanderError;
+    // Commander may have stopped before it saw the flag.
+    const json = usage ? args.includes("--json") : program.opts<{ json?: boolean }>().json === true;
+    return reportFailure(error, json);
+  }
+}
+
+function makeProgram(ended: (exitCode: number) => void): Command {
+  const program = new Command("kimberlite")
+    .description("A multi-tenant database: one encrypted, provable log per tenant, and SQL over it.")
+    .version(packageVersion(), "--version", "print the version")
+    .option("--dir <dir>", "the installation's directory", "./kimberlite")
+    .option("--json", "machine-readable output")
+    .helpOption("--help", "show help")
+    .helpCommand(false)
+    .addHelpText("after", NOTES)
+    .configureHelp({ showGlobalOptions: true })
+    .configureOutput({ outputError: () => undefined })
+    .exitOverride();
+  const define = definer(program, ended);
+  addFirstCommands(define);
+  addTenantCommands(program, ended);
+  addSqlCommands(define);
+  addProofCommands(define);
+  addKeyCommands(program, ended);
+  inheritSettings(program);
+  return program;
+}
+
+type Define = (usage: string, description: string, handler: () => Promise<Handler>) => Command;
+
+/** The options of the program reach every handler among its own. */
+function definer(parent: Command, ended: (exitCode: number) => void): Define {
+  return (usage, description, load) =>
+    parent
+      .command(usage)
+      .description(description)
+      .action(async (...given: unknown[]) => {
+        const command = given.at(-1) as Command;
+        const handler = await load();
+        const values = [...given.slice(0, -2), command.optsWithGlobals()];
+        ended((await handler(...(values as never[]))) ?? 0);
+      });
+}
+
+function addFirstCommands(define: Define): void {
+  define("init", "make an installation: master key, data directory", async () => (await import("./init.ts")).init);
+  define("demo", "two hospitals on a scratch directory: isolation, encryption, proof, time travel, quotas", async () => {
+    return (await import("./demo.ts")).demo;
+  }).option("--keep", "keep the scratch directory");
+}
+
+function addTenantCommands(program: Command, ended: (exitCode: number) => void): void {
+  const define = definer(program.command("tenant").description("create, look at and limit tenants"), ended);
+  const load = () => import("./tenant.ts");
+  const withQuota = (command: Command): Command =>
+    command
+      .addOption(new Option("--max-log-bytes <size>", "most bytes of the log").argParser(parseSize))
+      .addOption(new Option("--max-projection-bytes <size>", "most bytes of the SQL database").argParser(parseSize))
+      .addOption(new Option("--max-ops-per-sec <count>", "operations a second").argParser(parseCount))
+      .addOption(new Option("--burst-ops <count>", "operations at once, after a pause").argParser(parseCount))
+      .addOption(new Option("--max-concurrent-ops <count>", "operations at the same time").argParser(parseCount));
+  withQuota(
+    define("create", "create a tenant, with keys of its own", async () => (await load()).createTenant)
+      .argument("<id>", "1 to 2^63-1", TenantId)
+      .requiredOption("--name <name>", "for people")
+      .option("--region <region>", "such as us-east or eu-central", "us-east")
+      .option("--retention-days <days>", "how long its data must be kept", parseDays),
+  );
+  define("list", "list the tenants", async () => (await load()).listTenants);
+  define("describe", "show a tenant and what it uses", async () => (await load()).describeTenant).argument("<id>", "", TenantId);
+  define("suspend", "refuse a tenant's reads and writes", async () => (await load()).suspendTenant).argument("<id>", "", TenantId);
+  define("resume", "end a suspension", async () => (await load()).resumeTenant).argument("<id>", "", TenantId);
+  withQuota(
+    define("quota", "show a tenant's quota, or change the given limits (none removes one)", async () => {
+      return (await load()).changeTenantQuota;
+    }).argument("<id>", "", TenantId),
+  );
+}
+
+function addSqlCommands(define: Define): void {
+  define("sql", "run SQL", async () => (await import("./sql.ts")).sql)
+    .argument("[sql]", "one statement or several; begin it with -- on its own if it starts with a dash")
+    .addOption(tenantOption())
+    .addOption(momentOption())
+    .option("--file <file>", "run the statements of a file (- for stdin), each on its own")
+    .option("--transaction", "run all statements as one transaction")
+    .option("--params <json>", "parameters of the statement, a JSON array or object", parseParameters);
+  define("shell", "type SQL; .help shows what else", async () => (await import("./shell.ts")).shell)
+    .addOption(tenantOption())
+    .addOption(momentOption());
+}
+
+function addProofCommands(define: Define): void {
+  define("verify", "check the logs of a data directory, running or not; needs no key", async () => (await import("./verify.ts")).verify)
+    .argument("[path]", "an installation or its data directory; --dir unless given")
+    .option("--tenant <id>", "only this tenant", TenantId)
+    .option("--checkpoint <file>", "a signed checkpoint that the log must contain")
+    .option("--key <vkey>", "the key that the checkpoint is signed with, from `key verifier`")
+    .option("--no-seals", "do not open the seals, even if the master key is at hand");
+  define("checkpoint", "print a signed checkpoint of a tenant's log", async () => (await import("./inspect.ts")).checkpoint).addOption(
+    tenantOption(),
+  );
+  define("stats", "show what the installation holds", async () => (await import("./inspect.ts")).stats);
+  define("rebuild", "delete a tenant's SQL database and build it anew from its log", async () => {
+    return (await import("./inspect.ts")).rebuild;
+  }).addOption(tenantOption());
+}
+
+function addKeyCommands(program: Command, ended: (exitCode: number) => void): void {
+  const define = definer(program.command("key").description("look at keys and rotate them"), ended);
+  const load = () => import("./key.ts");
+  define("list", "show key versions and ages, never a key", async () => (await load()).listKeys).addOption(tenantOption());
+  define("rotate-dek", "seal new blocks under a new data key", async () => (await load()).rotateDek).addOption(tenantOption());
+  define("rotate-kek", "wrap a tenant's data keys under a new key", async () => (await load()).rotateKek).addOption(tenantOption());
+  define("rotate-master", "put a new master key in the place of DIR/master.key, for all tenants", async () => {
+    return (await load()).rotateMaster;
+  });
+  define("verifier", "print the public key that checkpoints verify under", async () => (await load()).printVerifier);
+}
+
+function tenantOption(): Option {
+  return new Option("--tenant <id>", "the tenant's id").argParser(TenantId).makeOptionMandatory();
+}
+
+function momentOption(): Option {
+  return new Option("--at <moment>", "read as it was: a log offset, or a time (ISO 8601, UTC)").argParser(parseMoment);
+}
+
+/** Commander copies settings to a subcommand when it is made; those that were made through `definer` are older. */
+function inheritSettings(command: Command): void {
+  for (const child of command.commands) {
+    child.copyInheritedSettings(command).helpOption("--help", "show help");
+    if (child.commands.length > 0) child.helpCommand(false);
+    inheritSettings(child);
+  }
+}
+
+function packageVersion(): string {
+  const file = new URL("../../package.json", import.meta.url);
+  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+}
+
+/** `kimberlite sql … | head` ends as other programs do when nobody reads any more. */
+function endQuietlyWithoutReader(): void {
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+    process.exit(0);
+  });
+}

@@ -1,0 +1,146 @@
+/** `kimberlite tenant …` */
+import type { Kimberlite, TenantDescription } from "../kimberlite.ts";
+import { Duration } from "../tenant/duration.ts";
+import { Region } from "../tenant/region.ts";
+import type { TenantEntry, TenantQuota } from "../tenant/tenant-config.ts";
+import { TenantId } from "../tenant/tenant-id.ts";
+import { changeQuota, type GlobalOptions, QUOTA_NAMES, type QuotaFlags } from "./arguments.ts";
+import { installationPaths, withInstallation } from "./installation.ts";
+import { counted, escapeLine, formatBytes, formatTime, renderTable, toJson } from "./render.ts";
+
+const PAGE = 10_000;
+const DAY_MS = 86_400_000;
+
+interface CreateOptions extends GlobalOptions, QuotaFlags {
+  readonly name: string;
+  readonly region: string;
+  readonly retentionDays?: number;
+}
+
+export async function createTenant(id: TenantId, options: CreateOptions): Promise<undefined> {
+  const { name, retentionDays } = options;
+  const config = { id, name, region: Region.of(options.region), quota: changeQuota({}, options) };
+  const retention = retentionDays === undefined ? {} : { retention: Duration.days(retentionDays) };
+  const entry = await open(options, (db) => db.createTenant({ ...config, ...retention }));
+  if (options.json === true) console.log(toJson(withoutInternals(entry)));
+  else console.log(`tenant ${entry.id} "${escapeLine(entry.name)}" created in ${entry.region}, with keys of its own`);
+}
+
+export async function listTenants(options: GlobalOptions): Promise<undefined> {
+  const entries = await open(options, allTenants);
+  if (options.json === true) return void console.log(toJson(entries.map(withoutInternals)));
+  if (entries.length === 0) return void console.log("no tenants yet; make one with: kimberlite tenant create");
+  const rows = entries.map((entry) => [
+    entry.id,
+    entry.name,
+    entry.region,
+    entry.state,
+    formatRetention(entry.retentionMs),
+    formatQuota(entry.quota),
+    formatTime(entry.createdAtUs),
+  ]);
+  console.log(renderTable(["id", "name", "region", "state", "retention", "quota", "created"], rows));
+}
+
+export async function describeTenant(id: TenantId, options: GlobalOptions): Promise<undefined> {
+  const description = await open(options, (db) => db.describeTenant(id));
+  if (options.json === true) return void console.log(toJson(description));
+  console.log(renderTable(["tenant", String(id)], describe(description)));
+}
+
+/** What is known of a tenant, a line each. */
+export function describe(description: TenantDescription): [string, string][] {
+  const { quota, logBytes, projectionBytes } = description;
+  return [
+    ["name", description.name],
+    ["region", description.region],
+    ["state", description.state],
+    ["created", formatTime(description.createdAtUs)],
+    ["retention", formatRetention(description.retentionMs)],
+    ["records", description.size.toLocaleString("en-US")],
+    ["log", used(logBytes, quota.maxLogBytes)],
+    ["SQL database", used(projectionBytes, quota.maxProjectionBytes)],
+    ["operations", formatRates(quota)],
+  ];
+}
+
+export async function suspendTenant(id: TenantId, options: GlobalOptions): Promise<undefined> {
+  reportState(
+    options,
+    await open(options, (db) => db.suspendTenant(id)),
+  );
+}
+
+export async function resumeTenant(id: TenantId, options: GlobalOptions): Promise<undefined> {
+  reportState(
+    options,
+    await open(options, (db) => db.resumeTenant(id)),
+  );
+}
+
+export async function changeTenantQuota(id: TenantId, options: GlobalOptions & QuotaFlags): Promise<undefined> {
+  const quota = await open(options, async (db) => {
+    const entry = await findTenant(db, id);
+    if (!QUOTA_NAMES.some((name) => name in options)) return entry.quota;
+    return (await db.setQuota(id, changeQuota(entry.quota, options))).quota;
+  });
+  if (options.json === true) return void console.log(toJson(quota));
+  const rows = QUOTA_NAMES.map((name): [string, string] => [name, formatLimit(name, quota[name])]);
+  console.log(renderTable(["quota", `tenant ${id}`], rows));
+}
+
+/** Every tenant, page by page. */
+export async function allTenants(db: Kimberlite): Promise<TenantEntry[]> {
+  const entries: TenantEntry[] = [];
+  for (;;) {
+    const after = entries.at(-1)?.id;
+    const page = await db.listTenants(after === undefined ? { limit: PAGE } : { after, limit: PAGE });
+    entries.push(...page);
+    if (page.length < PAGE) return entries;
+  }
+}
+
+/** The entry without opening the tenant; a missing one is refused as everywhere. */
+async function findTenant(db: Kimberlite, id: TenantId): Promise<TenantEntry> {
+  const before = id === 1n ? {} : { after: TenantId(id - 1n) };
+  const [entry] = await db.listTenants({ ...before, limit: 1 });
+  return entry?.id === id ? entry : db.describeTenant(id);
+}
+
+function open<T>(options: GlobalOptions, work: (db: Kimberlite) => Promise<T>): Promise<T> {
+  return withInstallation(installationPaths(options.dir), work);
+}
+
+function reportState(options: GlobalOptions, entry: TenantEntry): void {
+  if (options.json === true) console.log(toJson(withoutInternals(entry)));
+  else console.log(`tenant ${entry.id} is ${entry.state}`);
+}
+
+function withoutInternals(entry: TenantEntry): TenantEntry {
+  const { id, name, region, retentionMs, quota, state, createdAtUs } = entry;
+  return { id, name, region, retentionMs, quota, state, createdAtUs };
+}
+
+function formatRetention(ms: number): string {
+  if (ms === 0) return "none";
+  return ms % DAY_MS === 0 ? counted(ms / DAY_MS, "day") : `${(ms / DAY_MS).toFixed(2)} days`;
+}
+
+function used(bytes: number, limit: number | undefined): string {
+  return limit === undefined ? formatBytes(bytes) : `${formatBytes(bytes)} of ${formatBytes(limit)}`;
+}
+
+function formatRates(quota: TenantQuota): string {
+  const rates = QUOTA_NAMES.filter((name) => !name.endsWith("Bytes") && quota[name] !== undefined);
+  return rates.length === 0 ? "unlimited" : rates.map((name) => `${name} ${quota[name]}`).join(", ");
+}
+
+function formatQuota(quota: TenantQuota): string {
+  const limits = QUOTA_NAMES.filter((name) => quota[name] !== undefined);
+  return limits.length === 0 ? "none" : limits.map((name) => `${name} ${formatLimit(name, quota[name])}`).join("\n");
+}
+
+function formatLimit(name: keyof TenantQuota, limit: number | undefined): string {
+  if (limit === undefined) return "none";
+  return name.endsWith("Bytes") ? formatBytes(limit) : limit.toLocaleString("en-US");
+}
