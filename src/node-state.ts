@@ -68,6 +68,7 @@ export class NodeState {
   readonly #options: OpenOptions;
   readonly #unlock: () => void;
   readonly #gates: Map<TenantId, QuotaGate> = new Map();
+  readonly #rebuilding: Map<TenantId, Promise<void>> = new Map();
   /** Tenants whose projection goes when they are next opened. */
   readonly #toRebuild: Set<TenantId> = new Set();
 
@@ -105,6 +106,7 @@ export class NodeState {
     if (present === undefined && options.create === false) {
       throw kimberliteError("directory_not_initialised", "the path holds no Kimberlite data directory");
     }
+    if (present === undefined) refuseOrphans(base);
     await proveMasterKey(base, present);
     base.disk.makeFolder(base.root);
     const unlock = lockDirectory(base.root);
@@ -118,6 +120,9 @@ export class NodeState {
 
   static async #openLocked(base: Base, unlock: () => void, present: Installation | undefined): Promise<NodeState> {
     const { disk, root } = base;
+    if (present !== undefined && listSegments(disk, logFolder(root, SYSTEM_TENANT)).length === 0) {
+      throw kimberliteError("catalog_damaged", "the system tenant's log, which holds the catalogue, is missing");
+    }
     const installation = present ?? newInstallation(base.randomness);
     const keyStore = await KeyStore.open(join(root, "keys"), disk);
     const keys = await openSystemKeys(base, keyStore, present === undefined);
@@ -164,8 +169,14 @@ export class NodeState {
     (await TenantKeys.create(this.#keyOptions(tenant))).close();
   }
 
-  /** Closes the tenant and opens it with no projection, so that it is built from the log. */
-  async rebuildProjection(tenant: TenantId): Promise<void> {
+  /** Closes the tenant and opens it with no projection, so that it is built from the log; once for all who ask. */
+  rebuildProjection(tenant: TenantId): Promise<void> {
+    const running = this.#rebuilding.get(tenant) ?? this.#rebuild(tenant).finally(() => this.#rebuilding.delete(tenant));
+    this.#rebuilding.set(tenant, running);
+    return running;
+  }
+
+  async #rebuild(tenant: TenantId): Promise<void> {
     this.#toRebuild.add(tenant);
     await this.tenants.close(tenant);
     await this.tenants.use(tenant, () => undefined);
@@ -250,6 +261,15 @@ function parseOptions(options: OpenOptions): Base {
     disk: options.disk ?? systemDisk,
     randomness: options.randomness ?? systemRandomness(),
   };
+}
+
+/** A folder of tenants without its format file lost it: a new installation is not made over what they hold. */
+function refuseOrphans({ disk, root }: Base): void {
+  const tenants = disk.list(join(root, "tenants")).filter((name) => name !== SYSTEM_TENANT.toString());
+  if (tenants.length === 0) return;
+  throw kimberliteError("directory_not_initialised", "the path holds tenants but not the file that says their format", {
+    detail: { tenants: tenants.length },
+  });
 }
 
 /** Fails, before anything is written, if the master key is missing or is not the one that this directory was made with. */

@@ -47,7 +47,8 @@ export function parseSize(text: string): number | undefined {
   if (text === "none") return undefined;
   const [, digits, unit] = /^(\d{1,16}(?:\.\d{1,6})?) ?([A-Za-z]*)$/.exec(text) ?? [];
   const bytes = Math.round(Number(digits) * (UNITS[unit ?? ""] ?? Number.NaN));
-  if (!Number.isSafeInteger(bytes) || bytes < 1) throw invalid("a size is a number with B, kB, MB, GB, KiB, MiB or GiB, or none");
+  if (!Number.isSafeInteger(bytes) || bytes < 1)
+    throw invalid("a size is a number with B, kB, MB, GB, KiB, MiB or GiB, or none");
   return bytes;
 }
 
@@ -86,7 +87,7 @@ export function parseParameters(text: string): SqlParams {
   try {
     parsed = JSON.parse(text);
   } catch {
-    throw invalid('parameters are JSON, such as \'[1, "x"]\' or \'{"id": 1}\'');
+    throw invalid("parameters are JSON, such as '[1, \"x\"]' or '{\"id\": 1}'");
   }
   if (Array.isArray(parsed)) return parsed.map(parseParameter);
   if (typeof parsed !== "object" || parsed === null) throw invalid("parameters are a JSON array or object");

@@ -16,7 +16,11 @@ export function reportFailure(error: unknown, json: boolean): number {
   }
   // A bug: its stack is what its report needs.
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  write(json ? toJson({ error: { code: "internal", message: text } }) : `error: internal error, please report it (internal)\n${text}`);
+  write(
+    json
+      ? toJson({ error: { code: "internal", message: text } })
+      : `error: internal error, please report it (internal)\n${text}`,
+  );
   return BUG_EXIT;
 }
 
@@ -30,7 +34,9 @@ function reportUsage(error: CommanderError, json: boolean): number {
   // The help was shown because no command was given.
   if (error.code === "commander.help") return USAGE_EXIT;
   const message = error.message.replace(/^error: /, "").trim();
-  write(json ? toJson({ error: { code: "invalid_argument", message } }) : errorLine(message, "invalid_argument"));
+  write(
+    json ? toJson({ error: { code: "invalid_argument", message } }) : errorLine(message, "invalid_argument"),
+  );
   return USAGE_EXIT;
 }
 

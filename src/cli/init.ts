@@ -7,10 +7,14 @@ export async function init(options: GlobalOptions): Promise<undefined> {
   const paths = installationPaths(options.dir);
   const fresh = await initialise(paths);
   if (options.json === true) {
-    console.log(toJson({ dir: paths.dir, masterKey: paths.masterKey, data: paths.data, masterKeyCreated: fresh }));
+    console.log(
+      toJson({ dir: paths.dir, masterKey: paths.masterKey, data: paths.data, masterKeyCreated: fresh }),
+    );
     return;
   }
-  console.log(`${paths.masterKey}  ${fresh ? "new master key: keep a copy elsewhere" : "the master key that was there"}`);
+  console.log(
+    `${paths.masterKey}  ${fresh ? "new master key: keep a copy elsewhere" : "the master key that was there"}`,
+  );
   console.log(`${paths.data}        data directory`);
   console.log(`\nNext: kimberlite tenant create 1 --name "Hospital A" --dir ${paths.dir}`);
 }

@@ -27,7 +27,9 @@ export async function stats(options: GlobalOptions): Promise<undefined> {
   const suspended = known.tenants.filter((entry) => entry.state === "suspended").length;
   const disk = diskUse(paths.data);
   if (options.json === true) {
-    return void console.log(toJson({ installation: known.installation, tenants: known.tenants.length, suspended, disk }));
+    return void console.log(
+      toJson({ installation: known.installation, tenants: known.tenants.length, suspended, disk }),
+    );
   }
   const rows: [string, string][] = [
     ["installation", known.installation],
@@ -61,7 +63,10 @@ export async function rebuild(options: TenantOptions): Promise<undefined> {
   ).finally(() => progress.stop());
   const ms = Math.round(performance.now() - startedMs);
   if (options.json === true) console.log(toJson({ tenant, records: size, changes, ms }));
-  else console.log(`tenant ${tenant}: rebuilt from ${counted(size, "record")} (${counted(changes, "row change")}) in ${ms} ms`);
+  else
+    console.log(
+      `tenant ${tenant}: rebuilt from ${counted(size, "record")} (${counted(changes, "row change")}) in ${ms} ms`,
+    );
 }
 
 interface DiskUse {

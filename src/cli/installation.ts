@@ -7,13 +7,13 @@
  */
 import { userInfo } from "node:os";
 import { join } from "node:path";
+import { readInstallation } from "../directory/data-directory.ts";
 import { KimberliteError, kimberliteError } from "../errors.ts";
 import { systemDisk } from "../host/disk.ts";
 import type { MasterKeyProvider } from "../keys/master-key.ts";
 import { createMasterKeyFile, masterKeyFile } from "../keys/master-key-file.ts";
 import { Kimberlite } from "../kimberlite.ts";
 import type { OpenOptions } from "../node-state.ts";
-import { readInstallation } from "../directory/data-directory.ts";
 
 export interface InstallationPaths {
   readonly dir: string;

@@ -17,19 +17,31 @@ export async function listKeys(options: TenantOptions): Promise<undefined> {
     `DEK ${dek.version}`,
     formatTime(dek.createdAtUs),
     [
-      dek.version === current ? `seals new blocks (${counted(report.blocksSealed, "block")} so far)` : "opens older blocks",
+      dek.version === current
+        ? `seals new blocks (${counted(report.blocksSealed, "block")} so far)`
+        : "opens older blocks",
       dek.version === report.projectionDek ? "encrypts the SQL database" : "",
     ]
       .filter((use) => use !== "")
       .join(", "),
   ]);
-  const kek = [`KEK ${report.kek.version}`, formatTime(report.kek.createdAtUs), `wrapped by master key ${report.masterKeyId}`];
+  const kek = [
+    `KEK ${report.kek.version}`,
+    formatTime(report.kek.createdAtUs),
+    `wrapped by master key ${report.masterKeyId}`,
+  ];
   console.log(renderTable(["key", "made", "use"], [kek, ...rows]));
 }
 
 export async function rotateDek(options: TenantOptions): Promise<undefined> {
-  const version = await withInstallation(installationPaths(options.dir), (db) => db.rotateDek(options.tenant));
-  report(options, { tenant: options.tenant, dek: version }, `tenant ${options.tenant}: new blocks are sealed under DEK ${version}`);
+  const version = await withInstallation(installationPaths(options.dir), (db) =>
+    db.rotateDek(options.tenant),
+  );
+  report(
+    options,
+    { tenant: options.tenant, dek: version },
+    `tenant ${options.tenant}: new blocks are sealed under DEK ${version}`,
+  );
 }
 
 export async function rotateKek(options: TenantOptions): Promise<undefined> {
@@ -37,16 +49,26 @@ export async function rotateKek(options: TenantOptions): Promise<undefined> {
     await db.rotateKek(options.tenant);
     return (await db.keys(options.tenant)).kek.version;
   });
-  report(options, { tenant: options.tenant, kek: version }, `tenant ${options.tenant}: its data keys are wrapped under KEK ${version}`);
+  report(
+    options,
+    { tenant: options.tenant, kek: version },
+    `tenant ${options.tenant}: its data keys are wrapped under KEK ${version}`,
+  );
 }
 
-export async function rotateMaster(options: GlobalOptions & { readonly tenant?: TenantId }): Promise<undefined> {
+export async function rotateMaster(
+  options: GlobalOptions & { readonly tenant?: TenantId },
+): Promise<undefined> {
   if (options.tenant !== undefined) {
     throw kimberliteError("invalid_argument", "the master key is one for all tenants; leave --tenant out");
   }
   const paths = installationPaths(options.dir);
   const masterKeyId = await rotateMasterKeyFile(paths);
-  report(options, { masterKeyId }, `${paths.masterKey} is master key ${masterKeyId} now: keep a copy elsewhere`);
+  report(
+    options,
+    { masterKeyId },
+    `${paths.masterKey} is master key ${masterKeyId} now: keep a copy elsewhere`,
+  );
 }
 
 export async function printVerifier(options: GlobalOptions): Promise<undefined> {

@@ -1,9 +1,9 @@
 /** The commands and their options. What each does is in the file of its name; what exists is listed here and nowhere else. */
 import { readFileSync } from "node:fs";
 import { Command, CommanderError, Option } from "commander";
+import { TenantId } from "../tenant/tenant-id.ts";
 import { parseCount, parseDays, parseMoment, parseParameters, parseSize } from "./arguments.ts";
 import { reportFailure } from "./failure.ts";
-import { TenantId } from "../tenant/tenant-id.ts";
 
 /** Where a command's own code is loaded from when it runs, so that help and errors cost nothing. */
 type Handler = (...given: never[]) => Promise<number | undefined>;
@@ -75,10 +75,18 @@ function definer(parent: Command, ended: (exitCode: number) => void): Define {
 }
 
 function addFirstCommands(define: Define): void {
-  define("init", "make an installation: master key, data directory", async () => (await import("./init.ts")).init);
-  define("demo", "two hospitals on a scratch directory: isolation, encryption, proof, time travel, quotas", async () => {
-    return (await import("./demo.ts")).demo;
-  }).option("--keep", "keep the scratch directory");
+  define(
+    "init",
+    "make an installation: master key, data directory",
+    async () => (await import("./init.ts")).init,
+  );
+  define(
+    "demo",
+    "two hospitals on a scratch directory: isolation, encryption, proof, time travel, quotas",
+    async () => {
+      return (await import("./demo.ts")).demo;
+    },
+  ).option("--keep", "keep the scratch directory");
 }
 
 function addTenantCommands(program: Command, ended: (exitCode: number) => void): void {
@@ -87,10 +95,14 @@ function addTenantCommands(program: Command, ended: (exitCode: number) => void):
   const withQuota = (command: Command): Command =>
     command
       .addOption(new Option("--max-log-bytes <size>", "most bytes of the log").argParser(parseSize))
-      .addOption(new Option("--max-projection-bytes <size>", "most bytes of the SQL database").argParser(parseSize))
+      .addOption(
+        new Option("--max-projection-bytes <size>", "most bytes of the SQL database").argParser(parseSize),
+      )
       .addOption(new Option("--max-ops-per-sec <count>", "operations a second").argParser(parseCount))
       .addOption(new Option("--burst-ops <count>", "operations at once, after a pause").argParser(parseCount))
-      .addOption(new Option("--max-concurrent-ops <count>", "operations at the same time").argParser(parseCount));
+      .addOption(
+        new Option("--max-concurrent-ops <count>", "operations at the same time").argParser(parseCount),
+      );
   withQuota(
     define("create", "create a tenant, with keys of its own", async () => (await load()).createTenant)
       .argument("<id>", "1 to 2^63-1", TenantId)
@@ -99,9 +111,21 @@ function addTenantCommands(program: Command, ended: (exitCode: number) => void):
       .option("--retention-days <days>", "how long its data must be kept", parseDays),
   );
   define("list", "list the tenants", async () => (await load()).listTenants);
-  define("describe", "show a tenant and what it uses", async () => (await load()).describeTenant).argument("<id>", "", TenantId);
-  define("suspend", "refuse a tenant's reads and writes", async () => (await load()).suspendTenant).argument("<id>", "", TenantId);
-  define("resume", "end a suspension", async () => (await load()).resumeTenant).argument("<id>", "", TenantId);
+  define("describe", "show a tenant and what it uses", async () => (await load()).describeTenant).argument(
+    "<id>",
+    "",
+    TenantId,
+  );
+  define("suspend", "refuse a tenant's reads and writes", async () => (await load()).suspendTenant).argument(
+    "<id>",
+    "",
+    TenantId,
+  );
+  define("resume", "end a suspension", async () => (await load()).resumeTenant).argument(
+    "<id>",
+    "",
+    TenantId,
+  );
   withQuota(
     define("quota", "show a tenant's quota, or change the given limits (none removes one)", async () => {
       return (await load()).changeTenantQuota;
@@ -123,15 +147,21 @@ function addSqlCommands(define: Define): void {
 }
 
 function addProofCommands(define: Define): void {
-  define("verify", "check the logs of a data directory, running or not; needs no key", async () => (await import("./verify.ts")).verify)
+  define(
+    "verify",
+    "check the logs of a data directory, running or not; needs no key",
+    async () => (await import("./verify.ts")).verify,
+  )
     .argument("[path]", "an installation or its data directory; --dir unless given")
     .option("--tenant <id>", "only this tenant", TenantId)
     .option("--checkpoint <file>", "a signed checkpoint that the log must contain")
     .option("--key <vkey>", "the key that the checkpoint is signed with, from `key verifier`")
     .option("--no-seals", "do not open the seals, even if the master key is at hand");
-  define("checkpoint", "print a signed checkpoint of a tenant's log", async () => (await import("./inspect.ts")).checkpoint).addOption(
-    tenantOption(),
-  );
+  define(
+    "checkpoint",
+    "print a signed checkpoint of a tenant's log",
+    async () => (await import("./inspect.ts")).checkpoint,
+  ).addOption(tenantOption());
   define("stats", "show what the installation holds", async () => (await import("./inspect.ts")).stats);
   define("rebuild", "delete a tenant's SQL database and build it anew from its log", async () => {
     return (await import("./inspect.ts")).rebuild;
@@ -141,13 +171,31 @@ function addProofCommands(define: Define): void {
 function addKeyCommands(program: Command, ended: (exitCode: number) => void): void {
   const define = definer(program.command("key").description("look at keys and rotate them"), ended);
   const load = () => import("./key.ts");
-  define("list", "show key versions and ages, never a key", async () => (await load()).listKeys).addOption(tenantOption());
-  define("rotate-dek", "seal new blocks under a new data key", async () => (await load()).rotateDek).addOption(tenantOption());
-  define("rotate-kek", "wrap a tenant's data keys under a new key", async () => (await load()).rotateKek).addOption(tenantOption());
-  define("rotate-master", "put a new master key in the place of DIR/master.key, for all tenants", async () => {
-    return (await load()).rotateMaster;
-  });
-  define("verifier", "print the public key that checkpoints verify under", async () => (await load()).printVerifier);
+  define("list", "show key versions and ages, never a key", async () => (await load()).listKeys).addOption(
+    tenantOption(),
+  );
+  define(
+    "rotate-dek",
+    "seal new blocks under a new data key",
+    async () => (await load()).rotateDek,
+  ).addOption(tenantOption());
+  define(
+    "rotate-kek",
+    "wrap a tenant's data keys under a new key",
+    async () => (await load()).rotateKek,
+  ).addOption(tenantOption());
+  define(
+    "rotate-master",
+    "put a new master key in the place of DIR/master.key, for all tenants",
+    async () => {
+      return (await load()).rotateMaster;
+    },
+  );
+  define(
+    "verifier",
+    "print the public key that checkpoints verify under",
+    async () => (await load()).printVerifier,
+  );
 }
 
 function tenantOption(): Option {
@@ -155,7 +203,9 @@ function tenantOption(): Option {
 }
 
 function momentOption(): Option {
-  return new Option("--at <moment>", "read as it was: a log offset, or a time (ISO 8601, UTC)").argParser(parseMoment);
+  return new Option("--at <moment>", "read as it was: a log offset, or a time (ISO 8601, UTC)").argParser(
+    parseMoment,
+  );
 }
 
 /** Commander copies settings to a subcommand when it is made; those that were made through `definer` are older. */

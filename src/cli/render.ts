@@ -87,7 +87,9 @@ export function rowObjects(
   rows: readonly (readonly SqlValue[])[],
 ): { readonly columns: string[]; readonly rows: Record<string, SqlValue>[] } {
   const names = distinctNames(columns);
-  const objects = rows.map((row) => Object.fromEntries(names.map((name, index) => [name, row[index] ?? null])));
+  const objects = rows.map((row) =>
+    Object.fromEntries(names.map((name, index) => [name, row[index] ?? null])),
+  );
   return { columns: names, rows: objects };
 }
 

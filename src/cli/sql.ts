@@ -42,7 +42,10 @@ function source(text: string | undefined, options: SqlOptions): Statements {
   if (options.transaction === true && options.at !== undefined) {
     throw kimberliteError("invalid_argument", "--at only reads; it does not go with --transaction");
   }
-  if (options.params !== undefined && (text === undefined || splitSql(text).length !== 1 || options.transaction === true)) {
+  if (
+    options.params !== undefined &&
+    (text === undefined || splitSql(text).length !== 1 || options.transaction === true)
+  ) {
     throw kimberliteError("invalid_argument", "--params goes with one statement");
   }
   if (text === undefined) return fileStatements(options.file as string);

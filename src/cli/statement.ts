@@ -43,7 +43,8 @@ export function statementText(result: ArraysResult): string {
   const reads = result.columns.length > 0;
   if (result.rows.length > 0) lines.push(renderTable(result.columns, result.rows));
   if (result.offset !== undefined) {
-    const done = result.rowsAffected > 0 || reads ? `${counted(result.rowsAffected, "row")} affected` : "done";
+    const done =
+      result.rowsAffected > 0 || reads ? `${counted(result.rowsAffected, "row")} affected` : "done";
     lines.push(dim(`${done}, offset ${result.offset}`));
   } else lines.push(dim(reads ? counted(result.rows.length, "row") : "nothing changed"));
   return lines.join("\n");

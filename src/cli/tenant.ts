@@ -23,13 +23,17 @@ export async function createTenant(id: TenantId, options: CreateOptions): Promis
   const retention = retentionDays === undefined ? {} : { retention: Duration.days(retentionDays) };
   const entry = await open(options, (db) => db.createTenant({ ...config, ...retention }));
   if (options.json === true) console.log(toJson(withoutInternals(entry)));
-  else console.log(`tenant ${entry.id} "${escapeLine(entry.name)}" created in ${entry.region}, with keys of its own`);
+  else
+    console.log(
+      `tenant ${entry.id} "${escapeLine(entry.name)}" created in ${entry.region}, with keys of its own`,
+    );
 }
 
 export async function listTenants(options: GlobalOptions): Promise<undefined> {
   const entries = await open(options, allTenants);
   if (options.json === true) return void console.log(toJson(entries.map(withoutInternals)));
-  if (entries.length === 0) return void console.log("no tenants yet; make one with: kimberlite tenant create");
+  if (entries.length === 0)
+    return void console.log("no tenants yet; make one with: kimberlite tenant create");
   const rows = entries.map((entry) => [
     entry.id,
     entry.name,
@@ -65,20 +69,17 @@ export function describe(description: TenantDescription): [string, string][] {
 }
 
 export async function suspendTenant(id: TenantId, options: GlobalOptions): Promise<undefined> {
-  reportState(
-    options,
-    await open(options, (db) => db.suspendTenant(id)),
-  );
+  reportState(options, await open(options, (db) => db.suspendTenant(id)));
 }
 
 export async function resumeTenant(id: TenantId, options: GlobalOptions): Promise<undefined> {
-  reportState(
-    options,
-    await open(options, (db) => db.resumeTenant(id)),
-  );
+  reportState(options, await open(options, (db) => db.resumeTenant(id)));
 }
 
-export async function changeTenantQuota(id: TenantId, options: GlobalOptions & QuotaFlags): Promise<undefined> {
+export async function changeTenantQuota(
+  id: TenantId,
+  options: GlobalOptions & QuotaFlags,
+): Promise<undefined> {
   const quota = await open(options, async (db) => {
     const entry = await findTenant(db, id);
     if (!QUOTA_NAMES.some((name) => name in options)) return entry.quota;
@@ -137,7 +138,9 @@ function formatRates(quota: TenantQuota): string {
 
 function formatQuota(quota: TenantQuota): string {
   const limits = QUOTA_NAMES.filter((name) => quota[name] !== undefined);
-  return limits.length === 0 ? "none" : limits.map((name) => `${name} ${formatLimit(name, quota[name])}`).join("\n");
+  return limits.length === 0
+    ? "none"
+    : limits.map((name) => `${name} ${formatLimit(name, quota[name])}`).join("\n");
 }
 
 function formatLimit(name: keyof TenantQuota, limit: number | undefined): string {

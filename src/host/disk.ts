@@ -8,6 +8,7 @@
 import * as fs from "node:fs";
 import { dirname } from "node:path";
 import { kimberliteError } from "../errors.ts";
+import { failpoint } from "./failpoint.ts";
 
 /** An open file. Positions and lengths are in bytes. */
 export interface DiskFile {
@@ -31,8 +32,14 @@ export interface Disk {
   /** "durable" creates, and each write returns only when the disk has it (O_DSYNC). */
   open(path: string, mode: OpenMode): DiskFile;
   readFile(path: string): Buffer | undefined;
-  /** Writes beside, syncs, renames over `path`, syncs the folder; then overwrites what stood there before. */
+  /**
+   * Writes `path.new`, syncs it and renames it over `path`; what stood there before is kept as `path.old` until the
+   * folder is durable, then overwritten and unlinked. A crash leaves the former file or the new one whole, and names
+   * for everything else: `clearReplaced` destroys that.
+   */
   replaceFile(path: string, bytes: Uint8Array): Promise<void>;
+  /** Destroys what an interrupted `replaceFile(path)` left beside `path`, and leaves `path` as it is. */
+  clearReplaced(path: string): Promise<void>;
   /** Overwrites a file with zeros, syncs and unlinks it. Absent is fine. */
   destroyFile(path: string): Promise<void>;
   removeFile(path: string): void;
@@ -50,6 +57,7 @@ export const systemDisk: Disk = {
   open: (path, mode) => openFile(path, mode),
   readFile: (path) => absentIsUndefined(() => fs.readFileSync(path)),
   replaceFile: (path, bytes) => replaceFile(path, bytes),
+  clearReplaced: (path) => clearReplaced(path),
   destroyFile: (path) => destroyFile(path),
   removeFile: (path) => guarded(() => fs.rmSync(path, { force: true })),
   makeFolder: (path) => guarded(() => void fs.mkdirSync(path, { recursive: true, mode: 0o700 })),
@@ -121,8 +129,8 @@ function writeDurably(
 }
 
 async function replaceFile(path: string, bytes: Uint8Array): Promise<void> {
+  await clearReplaced(path);
   const beside = `${path}.new`;
-  guarded(() => fs.rmSync(beside, { force: true }));
   const old = absentIsUndefined(() => fs.openSync(path, fs.constants.O_RDWR));
   try {
     const file = openFile(beside, "create");
@@ -131,12 +139,47 @@ async function replaceFile(path: string, bytes: Uint8Array): Promise<void> {
     } finally {
       file.close();
     }
+    failpoint("replace-before-link");
+    if (old !== undefined) keepName(path, `${path}.old`);
+    failpoint("replace-before-rename");
     guarded(() => fs.renameSync(beside, path));
+    failpoint("replace-after-rename");
     syncFolder(dirname(path));
     if (old !== undefined) overwrite(old);
+    failpoint("replace-after-overwrite");
+    if (old !== undefined) removeName(`${path}.old`);
   } finally {
     if (old !== undefined) fs.closeSync(old);
   }
+}
+
+const NO_HARD_LINKS: ReadonlySet<unknown> = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"]);
+
+/** A second name for a file, where the file system knows of such. */
+function keepName(path: string, name: string): void {
+  try {
+    fs.linkSync(path, name);
+  } catch (error) {
+    if (!NO_HARD_LINKS.has((error as NodeJS.ErrnoException).code)) throw diskError(error);
+  }
+}
+
+function removeName(path: string): void {
+  guarded(() => fs.rmSync(path, { force: true }));
+  syncFolder(dirname(path));
+}
+
+async function clearReplaced(path: string): Promise<void> {
+  await destroyFile(`${path}.new`);
+  const old = `${path}.old`;
+  // Before the rename both names are of one file, and it is the one in force.
+  if (isSameFile(path, old)) removeName(old);
+  else await destroyFile(old);
+}
+
+function isSameFile(path: string, other: string): boolean {
+  const [a, b] = [path, other].map((name) => absentIsUndefined(() => fs.lstatSync(name, { bigint: true })));
+  return a !== undefined && b !== undefined && a.ino === b.ino && a.dev === b.dev;
 }
 
 async function destroyFile(path: string): Promise<void> {

@@ -5,9 +5,9 @@
  * force; the bytes of replaced and destroyed entries are overwritten, so they are gone where the file system writes in
  * place; all changes of one tenant run one after another, so a destroyed entry never comes back through a rotation
  * that began before, and no rotation loses the version that another made.
- * Out of reach: blocks that a copy-on-write file system or an SSD keeps, and those of an entry that was replaced just
- * as the process died, between the rename and the overwriting. No file names them, and what is in them is wrapped.
- * Faults survived: a crash while writing (the unfinished file is destroyed at the next open), a disk that refuses.
+ * Out of reach: blocks that a copy-on-write file system or an SSD keeps. What is in them is wrapped.
+ * Faults survived: a crash while writing (the unfinished file and the replaced one are destroyed at the next open), a
+ * disk that refuses.
  * Nothing in this folder is ever copied into a backup of data, an export or a log line.
  */
 import { dirname, join } from "node:path";
@@ -19,7 +19,7 @@ import { encodeStoredKeys, parseStoredKeys, type StoredKeys } from "./stored-key
 import { nameTenant, namingTenant } from "./tenant-error.ts";
 
 const ENTRY_PATTERN = /^(0|[1-9][0-9]{0,18})\.keys$/;
-const UNFINISHED_PATTERN = /^[0-9]+\.keys\.new$/;
+const LEFTOVER_PATTERN = /^([0-9]+\.keys)\.(new|old)$/;
 
 /** The wrapped keys of all tenants in one folder. */
 export class KeyStore {
@@ -42,7 +42,8 @@ export class KeyStore {
     disk.makeFolder(folder);
     disk.syncFolder(dirname(folder));
     for (const name of disk.list(folder)) {
-      if (UNFINISHED_PATTERN.test(name)) await disk.destroyFile(join(folder, name));
+      const entry = LEFTOVER_PATTERN.exec(name)?.[1];
+      if (entry !== undefined) await disk.clearReplaced(join(folder, entry));
     }
     return new KeyStore(folder, disk);
   }
@@ -98,7 +99,7 @@ export class KeyStore {
    */
   destroy(tenant: TenantId): Promise<void> {
     return this.#serially(tenant, async () => {
-      await this.#disk.destroyFile(this.#unfinished(tenant));
+      await this.#disk.clearReplaced(this.#path(tenant));
       await this.#disk.destroyFile(this.#path(tenant));
     });
   }
@@ -113,10 +114,7 @@ export class KeyStore {
   }
 
   async #replace(tenant: TenantId, stored: StoredKeys): Promise<void> {
-    const bytes = encodeStoredKeys(tenant, stored);
-    // A failed write may have left wrapped keys beside; replacing would unlink them without overwriting.
-    await this.#disk.destroyFile(this.#unfinished(tenant));
-    await this.#disk.replaceFile(this.#path(tenant), bytes);
+    await this.#disk.replaceFile(this.#path(tenant), encodeStoredKeys(tenant, stored));
   }
 
   #serially<T>(tenant: TenantId, work: () => Promise<T>): Promise<T> {
@@ -131,10 +129,6 @@ export class KeyStore {
 
   #path(tenant: TenantId): string {
     return join(this.#folder, `${tenant}.keys`);
-  }
-
-  #unfinished(tenant: TenantId): string {
-    return `${this.#path(tenant)}.new`;
   }
 }
 

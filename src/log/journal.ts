@@ -10,31 +10,25 @@
  * kill or power loss at any instant, a short or failed write (that frame's commits fail, and its place is made void), a
  * failed sync of a segment (the kernel forgets what it could not write: it is written again from here), a full disk.
  */
-import { hash } from "node:crypto";
 import { dirname, join } from "node:path";
-import { kimberliteError } from "../errors.ts";
 import type { Disk, DiskFile } from "../host/disk.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
+import {
+  ALIGNMENT,
+  ENTRY_HEADER_BYTES,
+  encodeFrame,
+  type FileFrames,
+  type JournalEntry,
+  readFrames,
+  refuseLostFrames,
+  walkFrames,
+} from "./journal-frame.ts";
 import { logFolder, segmentPath } from "./segment.ts";
 
-const MAGIC = 0x4c4e_4a4b; // "KJNL"
-const FORMAT_VERSION = 1;
-const FRAME_HEADER_BYTES = 64;
-const ENTRY_HEADER_BYTES = 32;
-const ALIGNMENT = 512;
 /** Length of each of the two files, beyond which it is the other's turn. */
 export const JOURNAL_FILE_BYTES: number = 16 * 1024 * 1024;
 const MAX_FRAME_BYTES = 8 * 1024 * 1024;
 const WIPE_CHUNK_BYTES = 1024 * 1024;
-
-/** Bytes for one place in one segment. */
-export interface JournalEntry {
-  readonly tenant: TenantId;
-  /** First offset of the segment that the bytes belong to. */
-  readonly segment: bigint;
-  readonly position: number;
-  readonly bytes: Buffer;
-}
 
 interface Waiting {
   readonly entry: JournalEntry;
@@ -77,7 +71,11 @@ export class Journal {
   private constructor(
     root: string,
     disk: Disk,
-    start: { readonly files: [JournalFile, JournalFile]; readonly active: number; readonly fileBytes: number },
+    start: {
+      readonly files: [JournalFile, JournalFile];
+      readonly active: number;
+      readonly fileBytes: number;
+    },
   ) {
     this.#root = root;
     this.#disk = disk;
@@ -98,16 +96,23 @@ export class Journal {
     const [first, second] = names.map((name) => readFrames(disk, name)) as [FileFrames, FileFrames];
     refuseLostFrames(first, second);
     const inOrder = first.generation <= second.generation ? [first, second] : [second, first];
-    const touched = new Set<string>();
-    for (const { entries } of inOrder) for (const entry of entries) replay(root, disk, entry, touched);
-    syncReplayed(disk, touched);
-    const newest = (inOrder[1] as FileFrames).generation;
+    replayAll(
+      root,
+      disk,
+      inOrder.flatMap((frames) => frames.entries),
+    );
     const files = names.map((name) => openJournalFile(disk, name, fileBytes)) as [JournalFile, JournalFile];
-    disk.syncFolder(folder);
-    // The files take turns also from one opening to the next: `refuseLostFrames` relies on it.
-    const active = first.generation > second.generation ? 1 : 0;
-    if (newest > 0n) await restart(files[active] as JournalFile, newest + 1n);
-    return new Journal(root, disk, { files, active, fileBytes });
+    try {
+      disk.syncFolder(folder);
+      // The files take turns also from one opening to the next: `refuseLostFrames` relies on it.
+      const active = first.generation > second.generation ? 1 : 0;
+      const newest = (inOrder[1] as FileFrames).generation;
+      if (newest > 0n) await restart(files[active] as JournalFile, newest + 1n);
+      return new Journal(root, disk, { files, active, fileBytes });
+    } catch (error) {
+      for (const { file } of files) file.close();
+      throw error;
+    }
   }
 
   /** Calls `done(undefined)` when the entry is on the disk, or `done(error)`; never both, never neither. */
@@ -129,6 +134,8 @@ export class Journal {
   /**
    * Syncs every covered segment and empties both files: afterwards the journal holds no byte of any tenant. Commits
    * wait meanwhile. After a failure the next commit, or the next call, finishes it.
+   *
+   * @throws `disk_full`, `disk_failed`
    */
   async recycle(): Promise<void> {
     this.#holds += 1;
@@ -144,12 +151,14 @@ export class Journal {
     }
   }
 
+  /** Finishes what waits; afterwards there is nothing to replay. @throws `disk_full`, `disk_failed` */
   async close(): Promise<void> {
     while (this.#writing || this.#queue.length > 0) await this.#untilIdle();
     await this.#recycling?.catch(() => undefined);
     try {
       await voidPlace(this.#file);
       for (const file of this.#files) await this.#syncSegments(file);
+      await this.#retire();
     } finally {
       for (const file of this.#files) file.file.close();
     }
@@ -238,23 +247,31 @@ export class Journal {
     this.#recycling.catch(() => undefined);
   }
 
-  /** Zeros both files, each from its end: what is left of it when a crash comes still begins with whole frames. */
   async #wipe(): Promise<void> {
-    const newest = this.#file.generation;
-    for (const file of [this.#file, this.#files[1 - this.#active] as JournalFile]) {
-      for (let end = Math.max(this.#fileBytes, file.file.size()); end > 0; end -= WIPE_CHUNK_BYTES) {
-        const start = Math.max(0, end - WIPE_CHUNK_BYTES);
-        await file.file.writeDurably(Buffer.alloc(end - start), start);
-      }
+    await this.#retire();
+    for (const file of this.#files) {
+      await zero(file.file, file.position);
       file.spoiled = false;
     }
-    await restart(this.#file, newest + 1n);
     this.#halfWiped = false;
+  }
+
+  /** Makes every frame obsolete, once all segments are synced: begins anew with an empty frame in the other file. */
+  async #retire(): Promise<void> {
+    const full = this.#file;
+    const next = this.#files[1 - this.#active] as JournalFile;
+    await restart(next, full.generation + 1n);
+    const empty = encodeFrame([], next);
+    await next.file.writeDurably(empty, 0);
+    next.position = empty.length;
+    next.sequence = 1;
+    this.#active = 1 - this.#active;
+    await restart(full, full.generation);
   }
 
   #flush(file: JournalFile, chosen: (entry: JournalEntry) => boolean): void {
     for (const entry of file.retained.filter(chosen)) {
-      replay(this.#root, this.#disk, entry, file.dirtySegments);
+      replay(this.#root, this.#disk, entry);
       file.retained.splice(file.retained.indexOf(entry), 1);
     }
   }
@@ -273,7 +290,8 @@ export class Journal {
         file.dirtyFolders.delete(folder);
       }
     } catch (error) {
-      file.doubtful = true;
+      // Both: a segment that failed may hold bytes of either.
+      for (const either of this.#files) either.doubtful = true;
       throw error;
     }
     file.doubtful = false;
@@ -305,6 +323,13 @@ async function restart(file: JournalFile, generation: bigint): Promise<void> {
   file.position = 0;
 }
 
+async function zero(file: DiskFile, from: number): Promise<void> {
+  const end = file.size();
+  for (let at = from; at < end; at += WIPE_CHUNK_BYTES) {
+    await file.writeDurably(Buffer.alloc(Math.min(WIPE_CHUNK_BYTES, end - at)), at);
+  }
+}
+
 /** Makes sure that a frame whose commits have failed is not there after a restart. */
 async function voidPlace(file: JournalFile): Promise<void> {
   if (!file.spoiled) return;
@@ -330,143 +355,34 @@ function openJournalFile(disk: Disk, path: string, fileBytes: number): JournalFi
   };
 }
 
-function encodeFrame(entries: readonly JournalEntry[], at: { generation: bigint; sequence: number }): Buffer {
-  const payload = entries.reduce((sum, entry) => sum + ENTRY_HEADER_BYTES + entry.bytes.length, 0);
-  const used = FRAME_HEADER_BYTES + payload;
-  const frame = Buffer.alloc(Math.ceil(used / ALIGNMENT) * ALIGNMENT);
-  frame.writeUInt32LE(MAGIC, 0);
-  frame.writeUInt32LE(FORMAT_VERSION, 4);
-  frame.writeBigUInt64LE(at.generation, 8);
-  frame.writeBigUInt64LE(BigInt(at.sequence), 16);
-  frame.writeUInt32LE(payload, 24);
-  frame.writeUInt32LE(entries.length, 28);
-  let position = FRAME_HEADER_BYTES;
+/** Brings segments up to the journal, and makes them and their names durable. */
+function replayAll(root: string, disk: Disk, entries: readonly JournalEntry[]): void {
+  const touched = new Set<string>();
   for (const entry of entries) {
-    frame.writeBigUInt64LE(entry.tenant, position);
-    frame.writeBigUInt64LE(entry.segment, position + 8);
-    frame.writeBigUInt64LE(BigInt(entry.position), position + 16);
-    frame.writeUInt32LE(entry.bytes.length, position + 24);
-    entry.bytes.copy(frame, position + ENTRY_HEADER_BYTES);
-    position += ENTRY_HEADER_BYTES + entry.bytes.length;
+    if (replay(root, disk, entry)) touched.add(segmentPath(logFolder(root, entry.tenant), entry.segment));
   }
-  frameChecksum(frame, used).copy(frame, 32);
-  return frame;
-}
-
-function frameChecksum(frame: Buffer, used: number): Buffer {
-  return hash("sha256", Buffer.concat([frame.subarray(0, 32), frame.subarray(FRAME_HEADER_BYTES, used)]), "buffer");
-}
-
-interface Frames {
-  readonly generation: bigint;
-  readonly entries: JournalEntry[];
-}
-
-interface FileFrames extends Frames {
-  /** Newest generation of a whole frame behind the place where reading stopped. */
-  readonly behind: bigint;
-}
-
-function readFrames(disk: Disk, path: string): FileFrames {
-  const bytes = disk.readFile(path) ?? Buffer.alloc(0);
-  const { position, ...frames } = walkFrames(bytes);
-  let behind = 0n;
-  for (let at = position; at + FRAME_HEADER_BYTES <= bytes.length; at += ALIGNMENT) {
-    const found = parseFrame(bytes, at)?.generation ?? 0n;
-    if (found > behind) behind = found;
-  }
-  return { ...frames, behind };
-}
-
-/** The whole frames from the start that follow each other, and where they end. */
-function walkFrames(bytes: Buffer): Frames & { readonly position: number } {
-  const entries: JournalEntry[] = [];
-  const generation = parseFrame(bytes, 0)?.generation ?? 0n;
-  let position = 0;
-  for (let sequence = 0n; ; sequence += 1n) {
-    const frame = parseFrame(bytes, position);
-    if (frame === undefined || frame.generation !== generation || frame.sequence !== sequence) break;
-    entries.push(...frame.entries);
-    position += frame.totalBytes;
-  }
-  return { generation, entries, position };
+  for (const path of touched) syncPath(disk, path);
+  for (const folder of new Set([...touched].map(dirname))) disk.syncFolder(folder);
 }
 
 /**
- * A frame is written only after the one before it is durable, and the older file is the one that is begun anew, its
- * first sector zeroed first. So a whole frame behind the end of reading proves that one before it was lost, unless a
- * newer generation stands at the file's start, or was about to: then the other file holds a newer one than the frame's.
+ * Writes an entry into its segment, also where it reads back the same: that may be the system's cache, and not the
+ * disk. A tenant whose folder is gone was erased.
+ *
+ * @returns whether there is such a segment.
  */
-function refuseLostFrames(a: FileFrames, b: FileFrames): void {
-  const lost = (file: FileFrames, other: FileFrames): boolean => {
-    if (file.behind === 0n) return false;
-    return file.generation === 0n ? file.behind > other.generation : file.behind >= file.generation;
-  };
-  if (lost(a, b) || lost(b, a)) {
-    throw kimberliteError("journal_damaged", "the commit journal is damaged before its end");
-  }
-}
-
-interface ParsedFrame extends Frames {
-  readonly sequence: bigint;
-  readonly totalBytes: number;
-}
-
-function parseFrame(bytes: Buffer, at: number): ParsedFrame | undefined {
-  if (at + FRAME_HEADER_BYTES > bytes.length || bytes.readUInt32LE(at) !== MAGIC) return undefined;
-  const version = bytes.readUInt32LE(at + 4);
-  if (version > FORMAT_VERSION) {
-    throw kimberliteError("format_too_new", `the journal has format ${version}`, { detail: { version } });
-  }
-  const used = FRAME_HEADER_BYTES + bytes.readUInt32LE(at + 24);
-  if (at + used > bytes.length) return undefined;
-  const frame = bytes.subarray(at, at + used);
-  if (!frameChecksum(frame, used).equals(frame.subarray(32, 64))) return undefined;
-  return {
-    generation: frame.readBigUInt64LE(8),
-    sequence: frame.readBigUInt64LE(16),
-    totalBytes: Math.ceil(used / ALIGNMENT) * ALIGNMENT,
-    entries: parseEntries(frame),
-  };
-}
-
-function parseEntries(frame: Buffer): JournalEntry[] {
-  const entries: JournalEntry[] = [];
-  let position = FRAME_HEADER_BYTES;
-  for (let left = frame.readUInt32LE(28); left > 0; left -= 1) {
-    const length = frame.readUInt32LE(position + 24);
-    const start = position + ENTRY_HEADER_BYTES;
-    entries.push({
-      tenant: frame.readBigUInt64LE(position) as TenantId,
-      segment: frame.readBigUInt64LE(position + 8),
-      position: Number(frame.readBigUInt64LE(position + 16)),
-      bytes: frame.subarray(start, start + length),
-    });
-    position = start + length;
-  }
-  return entries;
-}
-
-/** Writes an entry into its segment unless it stands there already. A tenant whose folder is gone was erased. */
-function replay(root: string, disk: Disk, entry: JournalEntry, touched: Set<string>): void {
+function replay(root: string, disk: Disk, entry: JournalEntry): boolean {
   const folder = logFolder(root, entry.tenant);
   const path = segmentPath(folder, entry.segment);
   const begins = entry.position === 0;
   const file = begins && disk.has(folder) ? disk.open(path, "create") : openIfPresent(disk, path);
-  if (file === undefined) return;
-  touched.add(path);
+  if (file === undefined) return false;
   try {
-    if (file.read(entry.position, entry.bytes.length).equals(entry.bytes)) return;
     file.write(entry.bytes, entry.position);
   } finally {
     file.close();
   }
-}
-
-/** Also those that were right already: right in the system's cache, perhaps, and not on the disk. */
-function syncReplayed(disk: Disk, paths: ReadonlySet<string>): void {
-  for (const path of paths) syncPath(disk, path);
-  for (const folder of new Set([...paths].map(dirname))) disk.syncFolder(folder);
+  return true;
 }
 
 function openIfPresent(disk: Disk, path: string): DiskFile | undefined {

@@ -11,7 +11,7 @@ import type { Disk, DiskFile } from "../host/disk.ts";
 import type { Randomness } from "../host/randomness.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import { type Block, blockBytes, GENESIS_HASH, HASH_BYTES, sealBlock } from "./block.ts";
-import type { JournalEntry } from "./journal.ts";
+import type { JournalEntry } from "./journal-frame.ts";
 import { MerkleFrontier } from "./merkle.ts";
 import {
   type ChainState,
@@ -53,6 +53,8 @@ export interface TenantLogOptions {
   readonly randomness: Randomness;
   /** From the projection, if it has one. */
   readonly head?: LogHead | undefined;
+  /** Length that a segment does not exceed, unless its first block does; 64 MiB unless given. */
+  readonly segmentMaxBytes?: number | undefined;
 }
 
 interface PrepareRequest {
@@ -83,6 +85,7 @@ export class TenantLog {
   readonly #disk: Disk;
   readonly #folder: string;
   readonly #randomness: Randomness;
+  readonly #segmentMaxBytes: number;
   #head: LogHead = EMPTY_HEAD;
   #segments: bigint[];
   #appendFile: DiskFile | undefined;
@@ -94,6 +97,7 @@ export class TenantLog {
     this.tenant = options.tenant;
     this.#disk = options.disk;
     this.#randomness = options.randomness;
+    this.#segmentMaxBytes = options.segmentMaxBytes ?? SEGMENT_MAX_BYTES;
     this.#folder = logFolder(options.root, options.tenant);
     this.#segments = listSegments(options.disk, this.#folder);
   }
@@ -122,6 +126,18 @@ export class TenantLog {
   growthBytes(count: number, recordBytes: number): number {
     const block = blockBytes(count, recordBytes);
     return this.#rolls(block) ? block + segmentHeaderBytes(bitCount(this.#head.nextOffset)) : block;
+  }
+
+  /**
+   * Makes the first segment durable, with its header alone, before anything says that there is a log: from then on a
+   * missing log is damage, at whatever instant a crash comes. Does nothing where it stands already.
+   */
+  async makeFirstSegment(): Promise<void> {
+    assert(this.#head.nextOffset === 0n, "the first segment of an empty log");
+    const path = segmentPath(this.#folder, 0n);
+    // Whole or not at all: a first segment without its header is damage too.
+    if (this.#disk.has(path)) this.#disk.syncFolder(this.#folder);
+    else await this.#disk.replaceFile(path, this.#newSegmentHeader());
   }
 
   /** Seals the next block. The log does not move until `advance` is called with it. */
@@ -204,7 +220,8 @@ export class TenantLog {
 
   #rolls(blockLength: number): boolean {
     if (this.#segments.length === 0) return true;
-    return this.#head.position + blockLength > SEGMENT_MAX_BYTES;
+    if (this.#segments.at(-1) === this.#head.nextOffset) return false;
+    return this.#head.position + blockLength > this.#segmentMaxBytes;
   }
 
   #newSegmentHeader(): Buffer {

@@ -3,7 +3,7 @@
  * left it behind. The log is the truth; the projection can be deleted at any time.
  */
 import { join } from "node:path";
-import { kimberliteError, KimberliteError } from "../errors.ts";
+import { kimberliteError } from "../errors.ts";
 import type { Disk } from "../host/disk.ts";
 import type { Randomness } from "../host/randomness.ts";
 import type { TenantKeys } from "../keys/tenant-keys.ts";
@@ -13,6 +13,7 @@ import { type LogHead, TenantLog } from "../log/tenant-log.ts";
 import { Bookkeeping, type ProjectionMeta } from "../projection/bookkeeping.ts";
 import { openConnection, type StatementLimits } from "../projection/connection.ts";
 import { Replayer } from "../projection/replay.ts";
+import { isProjectionDamage } from "../projection/sqlite-error.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 
 export interface RecoveryParts {
@@ -230,7 +231,7 @@ function readMeta(parts: RecoveryParts, file: { readonly path: string; readonly 
       db.close();
     }
   } catch (error) {
-    if (!(error instanceof KimberliteError) || error.code !== "projection_damaged") throw error;
+    if (!isProjectionDamage(error)) throw error;
     removeProjection(parts.disk, file.path);
     return undefined;
   }

@@ -4,7 +4,7 @@
  * Opened by bringing the projection to the log's end; closed by finishing what is queued and zeroing the keys.
  */
 import { join } from "node:path";
-import { kimberliteError } from "../errors.ts";
+import { KimberliteError, kimberliteError } from "../errors.ts";
 import type { Clock } from "../host/clock.ts";
 import type { Disk } from "../host/disk.ts";
 import type { Randomness } from "../host/randomness.ts";
@@ -12,10 +12,11 @@ import type { TenantKeys } from "../keys/tenant-keys.ts";
 import type { Journal } from "../log/journal.ts";
 import { logFolder } from "../log/segment.ts";
 import type { TenantLog } from "../log/tenant-log.ts";
-import { openConnection, type StatementLimits } from "../projection/connection.ts";
+import { deferCheckpoints, openConnection, type StatementLimits, walBytes } from "../projection/connection.ts";
 import type { LaneTarget } from "../projection/lane-protocol.ts";
 import type { Lanes } from "../projection/lanes.ts";
 import { ProjectionReader } from "../projection/reader.ts";
+import { isProjectionDamage } from "../projection/sqlite-error.ts";
 import { ProjectionWriter, type StatementRequest, type StatementResult } from "../projection/writer.ts";
 import { QuotaGate } from "../quota/quota-gate.ts";
 import type { TenantQuota } from "../tenant/tenant-config.ts";
@@ -23,7 +24,10 @@ import type { TenantId } from "../tenant/tenant-id.ts";
 import { CommitPipeline } from "./commit-pipeline.ts";
 import { SlowReads } from "./slow-reads.ts";
 import { TimeTravel } from "./time-travel.ts";
-import { type RebuildProgress, type Recovered, recover } from "./recovery.ts";
+import { type RebuildProgress, type Recovered, recover, removeProjections } from "./recovery.ts";
+
+const CHECKPOINT_LOOK_COMMITS = 64;
+const CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024;
 
 export interface EngineOptions {
   readonly tenant: TenantId;
@@ -58,6 +62,9 @@ export class TenantEngine {
   readonly timeTravel: TimeTravel;
   readonly slowReads: SlowReads;
   readonly #watchers: Set<() => void> = new Set();
+  #commits = 0;
+  #checkpointDone = false;
+  #checkpointing: Promise<void> | undefined;
 
   private constructor(options: EngineOptions, recovered: Recovered) {
     this.tenant = options.tenant;
@@ -67,8 +74,7 @@ export class TenantEngine {
     this.replayedChanges = recovered.replayedChanges;
     this.projectionPath = recovered.path;
     this.#projectionKey = recovered.key;
-    const connection = openConnection({ ...recovered, role: "write", limits: options.limits });
-    this.#writer = new ProjectionWriter(connection, options.limits);
+    this.#writer = openWriter(recovered, options.limits);
     this.pipeline = this.#makePipeline(recovered.blocksSealed);
     this.timeTravel = new TimeTravel(this, options);
     this.slowReads = new SlowReads(options.lanes, options.limits);
@@ -79,7 +85,13 @@ export class TenantEngine {
     const { disk, root, tenant, journal } = options;
     journal.flushRetained(tenant);
     disk.makeFolder(logFolder(root, tenant));
-    return new TenantEngine(options, await recover(options));
+    try {
+      return new TenantEngine(options, await recover(options));
+    } catch (error) {
+      if (!isProjectionDamage(error)) throw error;
+      removeProjections(disk, root, tenant);
+      return new TenantEngine(options, await recover(options));
+    }
   }
 
   /** True while something would be lost or broken by closing. */
@@ -134,6 +146,7 @@ export class TenantEngine {
     for (const wake of [...this.#watchers]) wake();
     this.#watchers.clear();
     await this.slowReads.drain();
+    await this.#checkpointing;
     await this.timeTravel.close();
     await this.#options.lanes.forget(this.projectionPath);
     this.#reader?.close();
@@ -154,14 +167,62 @@ export class TenantEngine {
       beforeFirstBlock: () => this.#makeFoldersDurable(),
       onCommit: () => {
         for (const wake of [...this.#watchers]) wake();
+        this.#afterCommit();
       },
     });
+  }
+
+  /**
+   * The bulk of a checkpoint is done in a lane. While the tenant is written without a pause that never reaches the end
+   * of the write-ahead log; the few pages that came since are moved here, between two commits, so that it begins anew.
+   */
+  #afterCommit(): void {
+    this.#commits += 1;
+    if (this.#checkpointDone) {
+      this.#checkpointDone = false;
+      this.#finishCheckpoint();
+    } else if (this.#commits % CHECKPOINT_LOOK_COMMITS === 0) this.#checkpointWhenDue();
+  }
+
+  #finishCheckpoint(): void {
+    try {
+      this.#writer.checkpoint();
+    } catch (error) {
+      // Nothing of the commit depends on it; while the disk refuses, the write-ahead log grows and it is tried again.
+      if (!(error instanceof KimberliteError)) throw error;
+    }
+  }
+
+  /** Checkpoints sync twice, which takes milliseconds: in a lane, where nobody waits for them. */
+  #checkpointWhenDue(): void {
+    if (this.#checkpointing !== undefined || walBytes(this.projectionPath) < CHECKPOINT_WAL_BYTES) return;
+    const target = this.laneTarget(this.projectionPath);
+    const done = this.#options.lanes.lease(target.path, (lease) => lease.checkpoint(target));
+    // One that fails is tried again when next looked at; meanwhile the write-ahead log grows.
+    this.#checkpointing = done
+      .catch(() => undefined)
+      .finally(() => {
+        this.#checkpointing = undefined;
+        this.#checkpointDone = true;
+      });
   }
 
   async #makeFoldersDurable(): Promise<void> {
     const { disk, root, tenant, onFirstWrite } = this.#options;
     const folder = logFolder(root, tenant);
-    for (const path of [folder, join(folder, ".."), join(folder, "..", "..")]) disk.syncFolder(path);
+    await this.log.makeFirstSegment();
+    for (const path of [join(folder, ".."), join(folder, "..", "..")]) disk.syncFolder(path);
     await onFirstWrite();
+  }
+}
+
+function openWriter(recovered: Recovered, limits: StatementLimits): ProjectionWriter {
+  const connection = openConnection({ ...recovered, role: "write", limits });
+  try {
+    deferCheckpoints(connection);
+    return new ProjectionWriter(connection, limits);
+  } catch (error) {
+    connection.db.close();
+    throw error;
   }
 }

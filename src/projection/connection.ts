@@ -5,6 +5,7 @@
  * Kept: temporary data stays in memory (temporary files would be plaintext); the key is in no SQL text that an error
  * could repeat; without the guard nothing is served.
  */
+import { statSync } from "node:fs";
 import Database from "better-sqlite3-multiple-ciphers";
 import { kimberliteError } from "../errors.ts";
 import { type Guard, installGuard } from "./guard.ts";
@@ -70,6 +71,26 @@ export function openConnection(options: ConnectionOptions): Connection {
   } catch (error) {
     db?.close();
     throw fromSqlite(error, undefined);
+  }
+}
+
+/** Bytes of the write-ahead log beside a projection; 0 if there is none. */
+export function walBytes(path: string): number {
+  return statSync(`${path}-wal`, { throwIfNoEntry: false })?.size ?? 0;
+}
+
+/** Stops the connection from moving the write-ahead log into the file by itself: somebody else does. */
+export function deferCheckpoints({ db }: Connection): void {
+  db.pragma("wal_autocheckpoint=0");
+}
+
+/** Moves what the write-ahead log holds into the file and syncs it, without stopping readers or the writer. */
+export function checkpointFile(options: Omit<ConnectionOptions, "role">): void {
+  const { db } = openConnection({ ...options, role: "write" });
+  try {
+    db.pragma("wal_checkpoint(PASSIVE)");
+  } finally {
+    db.close();
   }
 }
 

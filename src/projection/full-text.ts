@@ -3,7 +3,8 @@
  *
  * A full-text table keeps its documents in a table of its own, `<name>_content`: their rows are captured like any
  * table's. Its index is not logged: replay writes the documents through FTS5, which indexes them again. An external
- * content table (`content='docs'`) has no documents; its index is built anew from the content after a replay.
+ * content table (`content='docs'`) has no documents; its index is built anew from the content after a replay. Settings
+ * such as `rank` are rows of `<name>_config`: captured, and replayed as the commands that set them.
  * Triggers on the index's own tables are not an option: FTS5 flushes them from inside every statement's savepoint, and
  * a trigger makes such a statement, without end.
  */
@@ -12,6 +13,7 @@ import type { SqliteDatabase } from "./connection.ts";
 import { isVirtual, listTables, quoteName, type SchemaItem } from "./tables.ts";
 
 const CONTENT_SUFFIX = "_content";
+const SETTINGS_SUFFIX = "_config";
 /** FTS5 takes an empty name, in any quotes or none, for a table without content. */
 const EXTERNAL_CONTENT = /\bcontent\s*=\s*(?:'[^']|"[^"]|\[[^\]]|`[^`]|[^\s'"[`,)])/i;
 
@@ -27,6 +29,13 @@ export function documentsOf(db: SqliteDatabase, table: string): FullTextTable | 
   const name = table.slice(0, -CONTENT_SUFFIX.length);
   const owner = listTables(db).find((item) => item.name === name && isVirtual(item));
   return owner === undefined ? undefined : { name, columns: columnsOf(db, name) };
+}
+
+/** Name of the full-text table whose settings are in the table of that name; undefined if it is none of that kind. */
+export function settingsOf(db: SqliteDatabase, table: string): string | undefined {
+  if (!table.endsWith(SETTINGS_SUFFIX)) return undefined;
+  const name = table.slice(0, -SETTINGS_SUFFIX.length);
+  return listTables(db).find((item) => item.name === name && isVirtual(item))?.name;
 }
 
 /** Full-text tables that index another table's rows. */

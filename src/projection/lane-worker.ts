@@ -7,7 +7,7 @@
 import { parentPort } from "node:worker_threads";
 import { assert } from "../errors.ts";
 import { encodeChanges } from "../log/record.ts";
-import { openConnection } from "./connection.ts";
+import { checkpointFile, openConnection } from "./connection.ts";
 import { type LaneCall, type LaneMessage, type LaneReply, type LaneTarget, type LaneValue, toLaneError } from "./lane-protocol.ts";
 import { ProjectionReader } from "./reader.ts";
 import { ProjectionWriter, type StatementRequest, type StatementResult, type WriteSession } from "./writer.ts";
@@ -81,7 +81,7 @@ function answer(call: LaneCall): LaneValue {
       currentWriter().rollback();
       return undefined;
     case "checkpoint":
-      writerOf(call.target).checkpoint();
+      checkpointFile({ ...call.target, key: keyOf(call.target) });
       return undefined;
     case "forget":
       if (serving?.path === call.path) forget();

@@ -12,7 +12,7 @@ import type { LogHead } from "../log/tenant-log.ts";
 import { Bookkeeping } from "./bookkeeping.ts";
 import type { Connection, SqliteStatement } from "./connection.ts";
 import { fromSqlite, isSqliteError } from "./sqlite-error.ts";
-import { documentsOf, externalContentTables, type FullTextTable } from "./full-text.ts";
+import { documentsOf, externalContentTables, type FullTextTable, settingsOf } from "./full-text.ts";
 import { keyCondition, listTables, quoteName, readTable, type TableShape } from "./tables.ts";
 
 type RowChange = Extract<Change, { kind: "row" }>;
@@ -128,6 +128,7 @@ export class Replayer {
     db.exec(change.sql);
     guard.configure("foreign_keys", false);
     this.#appliers.clear();
+    this.changes += 1;
     for (const { stream, name } of change.bindings) {
       this.#noteStream(stream);
       if (name === null) {
@@ -181,6 +182,22 @@ export class Replayer {
     };
   }
 
+  /** FTS5 keeps the row `version` itself. */
+  #prepareSettings(name: string, table: string): Appliers {
+    const { db } = this.#connection;
+    const own = quoteName(name);
+    const [setting, value] = [0, 1].map((index) => `kimberlite_col(@image, ${index})`);
+    return {
+      keyed: false,
+      remove: db.prepare(
+        `DELETE FROM main.${quoteName(table)} WHERE k = kimberlite_col(@key, 0) AND k <> 'version'`,
+      ) as SqliteStatement,
+      write: db.prepare(
+        `INSERT INTO main.${own} (${own}, rank) SELECT ${setting}, ${value} WHERE ${setting} <> 'version'`,
+      ) as SqliteStatement,
+    };
+  }
+
   #prepareAppliers(stream: number): Appliers {
     const { db } = this.#connection;
     const name = this.#names.get(stream);
@@ -188,6 +205,8 @@ export class Replayer {
     if (item === undefined) throw kimberliteError("log_damaged", `stream ${stream} has no table`);
     const documents = documentsOf(db, item.name);
     if (documents !== undefined) return this.#prepareDocuments(documents);
+    const settings = settingsOf(db, item.name);
+    if (settings !== undefined) return this.#prepareSettings(settings, item.name);
     const shape = readTable(db, item);
     const keyed = shape.rowid !== undefined && !shape.rowidIsColumn;
     return {

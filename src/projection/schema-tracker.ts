@@ -11,7 +11,7 @@ import { type Bookkeeping, FIRST_USER_STREAM, RESERVED_PREFIX } from "./bookkeep
 import type { Capture } from "./capture.ts";
 import type { Connection } from "./connection.ts";
 import type { GuardReport } from "./guard.ts";
-import { documentsOf, requireReplayable } from "./full-text.ts";
+import { documentsOf, requireReplayable, settingsOf } from "./full-text.ts";
 import { Sequences } from "./sequences.ts";
 import {
   imageExpression,
@@ -35,6 +35,7 @@ export class SchemaTracker {
   readonly #bookkeeping: Bookkeeping;
   readonly #capture: Capture;
   readonly sequences: Sequences;
+  hasVirtualTables = false;
   nextStream: number = FIRST_USER_STREAM;
   #dirty = false;
   #version = -1;
@@ -52,6 +53,7 @@ export class SchemaTracker {
     this.nextStream = this.#bookkeeping.readMeta().nextStream;
     for (const stream of [...this.#capture.tables.keys()]) this.#capture.remove(stream);
     const items = listTables(this.#connection.db);
+    this.hasVirtualTables = items.some(isVirtual);
     const byName = new Map(
       this.#bookkeeping
         .streams()
@@ -136,10 +138,11 @@ export class SchemaTracker {
     this.#version = schemaVersion(db);
     this.sequences.discard();
     const tables = listTables(db);
+    this.hasVirtualTables = tables.some(isVirtual);
     const { bindings, created } = this.#bind(before, tables);
     const changes: Change[] = [{ kind: "ddl", sql: this.#replayableText(created, sql), bindings }];
     if (before.seen.alterTable) this.#reinstall();
-    for (const item of created) changes.push(...this.#existingRows(item));
+    for (const item of created) for (const change of this.#existingRows(item)) changes.push(change);
     return { changes, changed: true };
   }
 
@@ -201,8 +204,9 @@ export class SchemaTracker {
     if (isVirtual(item)) return;
     const { db, guard } = this.#connection;
     const shape = readTable(db, item);
-    // Of a full-text table the documents are captured; its index follows from them.
-    if (shape.shadow && documentsOf(db, item.name) === undefined) return;
+    // Of a full-text table documents and settings are captured; its index follows from them.
+    const logged = documentsOf(db, item.name) !== undefined || settingsOf(db, item.name) !== undefined;
+    if (shape.shadow && !logged) return;
     if (shape.shadow) guard.configure("defensive", false);
     try {
       this.#capture.install({ stream, shape });

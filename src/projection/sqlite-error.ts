@@ -22,6 +22,12 @@ export function isSqliteError(error: unknown): error is SqliteErrorLike & Error 
   return error instanceof Error && typeof (error as { code?: unknown }).code === "string" && error.name === "SqliteError";
 }
 
+/** True for what a damaged projection file makes of any statement, ours included: the file is rebuilt from the log. */
+export function isProjectionDamage(error: unknown): boolean {
+  const known = isSqliteError(error) ? fromSqlite(error, undefined) : error;
+  return known instanceof KimberliteError && known.code === "projection_damaged";
+}
+
 function fromCode(error: SqliteErrorLike & Error, guard: Guard | undefined, timedOut: boolean): Error {
   const { code, message } = error;
   if (code.startsWith("SQLITE_CONSTRAINT")) return constraint(code, message);

@@ -44,6 +44,9 @@ export type JobOutcome<T> =
   | { readonly ok: true; readonly value: T; readonly changes: readonly Change[] }
   | { readonly ok: false; readonly error: unknown; readonly lostTransaction: boolean };
 
+/** Replay makes indexes itself; this makes a record, and so a commit, of a transaction that wrote nothing else. */
+const INDEX_WRITTEN: Change = { kind: "ddl", sql: "-- a full-text index was written", bindings: [] };
+
 type Control =
   | "begin"
   | "commit"
@@ -115,7 +118,7 @@ export class ProjectionWriter {
     this.schemaGeneration += 1;
   }
 
-  /** Moves what the write-ahead log holds into the file, and syncs it. */
+  /** Moves what the write-ahead log holds into the file, so that the next write begins it anew. Not in a transaction. */
   checkpoint(): void {
     this.#guarded(() => this.#connection.db.pragma("wal_checkpoint(PASSIVE)"));
   }
@@ -218,6 +221,7 @@ export class ProjectionWriter {
     this.#capture.discard();
     this.#changes = [];
     this.#deferred = false;
+    this.#totalBefore = undefined;
     this.#endDeferring();
   }
 
@@ -233,8 +237,15 @@ export class ProjectionWriter {
     this.#endDeferring();
     this.#collect();
     const changes = this.#changes;
+    if (changes.length === 0 && this.#wroteUnseen()) changes.push(INDEX_WRITTEN);
+    this.#totalBefore = undefined;
     this.#changes = [];
     return changes;
+  }
+
+  /** True if what was written shows in no row: the index of a full-text table, by itself. It must be committed. */
+  #wroteUnseen(): boolean {
+    return this.#totalBefore !== undefined && this.#totalChanges() !== this.#totalBefore;
   }
 
   /** Moves what capture noted into the list of changes: before a schema change, and at the end. */
@@ -252,7 +263,7 @@ export class ProjectionWriter {
     const compiled = this.#compile(request.sql);
     if (compiled.seen.schemaChange || compiled.seen.analyzeOrReindex) return this.#runSchemaChange(request, compiled);
     if (compiled.seen.pragmaSet) return this.#runPragma(request, compiled);
-    if (compiled.seen.rowWrites || compiled.seen.sequenceWrites) this.#schema.sequences.watch();
+    if (compiled.seen.rowWrites || compiled.seen.sequenceWrites) this.#watchWrites();
     return this.#step(request, compiled, params);
   }
 
@@ -265,6 +276,11 @@ export class ProjectionWriter {
       this.#deferring = true;
       throw error;
     }
+  }
+
+  #watchWrites(): void {
+    this.#schema.sequences.watch();
+    if (this.#schema.hasVirtualTables) this.#totalBefore ??= this.#totalChanges();
   }
 
   #step(request: StatementRequest, compiled: CompiledStatement, params: readonly unknown[]): StatementResult {
@@ -284,6 +300,8 @@ export class ProjectionWriter {
     return result;
   }
 
+  /** Rows written on this connection before the first write of the job. */
+  #totalBefore: bigint | undefined;
   #deferred = false;
   /** PRAGMA defer_foreign_keys may be in force. */
   #deferring = false;
