@@ -58,9 +58,10 @@ static void instr_function(sqlite3_context *context, int argc, sqlite3_value **a
 }
 
 static void replace_function(sqlite3_context *context, int argc, sqlite3_value **argv){
+  (void)argc;
   Bytes p[3];
   size_t n[3];
-  for(int i=0; i<argc; i++){
+  for(int i=0; i<3; i++){
     if( (p[i] = sqlite3_value_text(argv[i]))==0 ) return;
     n[i] = (size_t)sqlite3_value_bytes(argv[i]);
     if( i==1 && p[1][0]==0 ){ sqlite3_result_text64(context, (const char*)p[0], n[0], SQLITE_TRANSIENT, SQLITE_UTF8); return; }

@@ -14,16 +14,19 @@ import { type ConsistencyProof, type InclusionProof, proveConsistency, proveIncl
 import { formatVerifierKey, parseVerifierKey, verifierKey } from "./log/signed-note.ts";
 import type { VerifyProgress, VerifyReport } from "./log/verify.ts";
 import { NodeState, type OpenOptions } from "./node-state.ts";
+import { requireMasterKey } from "./open-options.ts";
 import type { CallContext, LaneTransaction } from "./pipeline/commit-pipeline.ts";
 import type { TenantEngine } from "./pipeline/tenant-engine.ts";
 import type { Moment } from "./pipeline/time-travel.ts";
 import { type VerifyTenantOptions, verifyTenantLog } from "./pipeline/verify-tenant.ts";
 import type { StreamRow } from "./projection/bookkeeping.ts";
+import { isProjectionDamage } from "./projection/sqlite-error.ts";
 import { quoteName } from "./projection/tables.ts";
 import type { Row, SqlInput, SqlParams, SqlValue } from "./projection/values.ts";
 import type { StatementRequest, StatementResult } from "./projection/writer.ts";
 import { appendEvents, type AppendOptions, type AppendResult, findStream, makeStream } from "./stream/append.ts";
 import { parseOffset, type ReadRange, readItems, type StreamItem, tailItems } from "./stream/stream-reader.ts";
+import { parseCallback, parseCount, parseOptions, parseSignal, parseTimeLimit } from "./tenant/call-options.ts";
 import type { Duration } from "./tenant/duration.ts";
 import { parseQuota, parseRetention, parseTenantConfig, type TenantConfig, type TenantEntry, type TenantQuota } from "./tenant/tenant-config.ts";
 import { StreamId, SYSTEM_TENANT, TenantId } from "./tenant/tenant-id.ts";
@@ -119,11 +122,9 @@ export class Kimberlite implements AsyncDisposable {
 
   /** Tenants in order of id; give the last id of a page as `after` for the next. At most 10,000 a page, 1,000 unless given. */
   async listTenants(page: { readonly after?: TenantId; readonly limit?: number } = {}): Promise<TenantEntry[]> {
-    const limit = page.limit ?? 1_000;
-    if (!Number.isInteger(limit) || limit < 1 || limit > MAX_PAGE) {
-      throw kimberliteError("invalid_argument", `limit is an integer from 1 to ${MAX_PAGE}`);
-    }
-    const after = page.after === undefined ? undefined : TenantId(page.after);
+    const given = parseOptions(page);
+    const limit = parseCount(given.limit ?? 1_000, { name: "limit", min: 1, max: MAX_PAGE });
+    const after = given.after === undefined ? undefined : TenantId(given.after);
     return this.#open().directory.list({ after, limit });
   }
 
@@ -181,9 +182,14 @@ export class Kimberlite implements AsyncDisposable {
    */
   async query(id: TenantId, sql: string, params?: SqlParams, options: { readonly at?: Moment } = {}): Promise<Row[]> {
     const request: StatementRequest = { sql, params };
-    const { at } = options;
-    const quick = at === undefined ? this.#queryNow(id, request) : undefined;
-    if (quick !== undefined) return (quick instanceof Promise ? await quick : quick).rows as Row[];
+    const { at } = parseOptions(options);
+    try {
+      const quick = at === undefined ? this.#queryNow(id, request) : undefined;
+      if (quick !== undefined) return (quick instanceof Promise ? await quick : quick).rows as Row[];
+    } catch (error) {
+      // A damaged projection is rebuilt by `#operate`.
+      if (!isProjectionDamage(error)) throw error;
+    }
     return this.#operate(id, async (engine) => {
       const result = await (at === undefined ? engine.query(request) : engine.timeTravel.query(at, request));
       return result.rows as Row[];
@@ -239,11 +245,11 @@ export class Kimberlite implements AsyncDisposable {
   ): Promise<T | ExecuteResult[]> {
     const context = parseContext(options);
     if (typeof work !== "function") return this.#operate(id, (engine) => runList(engine, context, work));
-    const timeLimitMs = options.timeLimitMs ?? DEFAULT_TRANSACTION_MS;
+    const timeLimitMs = parseTimeLimit(options.timeLimitMs ?? DEFAULT_TRANSACTION_MS, "timeLimitMs");
     return this.#operate(id, async (engine) => {
       const run = async (transaction: LaneTransaction): Promise<T> => work(toTransaction(transaction));
       return (await engine.pipeline.interact(context, run, { timeLimitMs })).value;
-    });
+    }, "once");
   }
 
   /** @throws `stream_exists`, `invalid_argument` */
@@ -254,10 +260,9 @@ export class Kimberlite implements AsyncDisposable {
 
   /** The tenant's streams: its tables and its event streams. */
   async streams(id: TenantId): Promise<StreamDescription[]> {
-    return this.#operate(id, (engine) =>
-      engine
-        .reader()
-        .bookkeeping.streams()
+    return this.#operate(id, async (engine) =>
+      (await engine.settledReader()).bookkeeping
+        .streams()
         .filter((row) => !row.dropped)
         .map(({ id: local, kind, name }) => ({ id: StreamId(engine.tenant, local), kind, name })),
     );
@@ -278,8 +283,9 @@ export class Kimberlite implements AsyncDisposable {
 
   /** Reads a stream in order. The tenant stays open while the iteration lasts. */
   async *read(id: TenantId, stream: StreamId, range: ReadRange = {}): AsyncGenerator<StreamItem, void> {
-    const from = parseOffset(range.from ?? 0n, "from");
-    const limit = range.limit ?? Number.POSITIVE_INFINITY;
+    const given = parseOptions(range);
+    const from = parseOffset(given.from ?? 0n, "from");
+    const limit = parseCount(given.limit ?? Number.MAX_SAFE_INTEGER, { name: "limit", min: 0 });
     yield* this.#iterate(id, stream, (engine, row) => readItems(engine, row, { from, limit }));
   }
 
@@ -289,9 +295,12 @@ export class Kimberlite implements AsyncDisposable {
     stream: StreamId,
     options: { readonly from?: bigint | number; readonly signal: AbortSignal },
   ): AsyncGenerator<StreamItem, void> {
-    const from = parseOffset(options.from ?? 0n, "from");
+    const given = parseOptions(options);
+    const from = parseOffset(given.from ?? 0n, "from");
+    const signal = parseSignal(given.signal);
+    if (signal === undefined) throw kimberliteError("invalid_argument", "subscribe() takes the signal that will end it");
     const check = (): void => void this.#admitted(id);
-    yield* this.#iterate(id, stream, (engine, row) => tailItems(engine, row, { from, signal: options.signal, check }));
+    yield* this.#iterate(id, stream, (engine, row) => tailItems(engine, row, { from, signal, check }));
   }
 
   /** A signed checkpoint (C2SP `tlog-checkpoint`) of the tenant's log as it is now. */
@@ -322,7 +331,8 @@ export class Kimberlite implements AsyncDisposable {
   async verifyTenant(id: TenantId, options: VerifyTenantOptions = {}): Promise<VerifyReport> {
     const node = this.#open();
     const tenant = node.directory.get(TenantId(id)).id;
-    const { checkpoint: note, ...rest } = options;
+    const { checkpoint: note, onProgress, signal } = parseOptions(options);
+    const rest = { onProgress: parseCallback(onProgress, "onProgress"), signal: parseSignal(signal) };
     const expected = { origin: `${this.#signerName()}/tenant/${tenant}` };
     const checkpoint = note === undefined ? undefined : openCheckpoint(note, parseVerifierKey(this.verifierKey()), expected);
     const place = {
@@ -391,6 +401,7 @@ export class Kimberlite implements AsyncDisposable {
   /** Re-wraps every tenant's KEK under another master key, which is the node's from then on. Neither reads nor writes stop. */
   async rotateMasterKey(provider: MasterKeyProvider): Promise<void> {
     const node = this.#open();
+    requireMasterKey(provider);
     const from = node.masterKey;
     for (const tenant of node.keyStore.tenants()) {
       if (tenant === SYSTEM_TENANT) continue;
@@ -442,15 +453,34 @@ export class Kimberlite implements AsyncDisposable {
   }
 
   /** Admits and runs one operation of a tenant. */
-  async #operate<T>(id: TenantId, work: (engine: TenantEngine) => T | Promise<T>): Promise<T> {
+  async #operate<T>(id: TenantId, work: (engine: TenantEngine) => T | Promise<T>, runs: "again" | "once" = "again"): Promise<T> {
     const entry = this.#admitted(id);
     const gate = this.#node.gate(entry.id, entry.quota);
     gate.enter();
     try {
       return await this.#node.tenants.use(entry.id, work);
+    } catch (error) {
+      const rebuilt = await this.#rebuildIfDamaged(entry.id, error);
+      if (runs === "once") throw rebuilt;
+      return await this.#node.tenants.use(entry.id, work);
     } finally {
       gate.leave();
     }
+  }
+
+  /**
+   * Rebuilds the projection from the log if the error says that its file is damaged; work that failed so left nothing.
+   *
+   * @returns what to tell a caller whose work cannot simply run again.
+   * @throws the error itself if it says anything else.
+   */
+  async #rebuildIfDamaged(tenant: TenantId, error: unknown): Promise<Error> {
+    if (!isProjectionDamage(error)) throw error;
+    await this.#node.rebuildProjection(tenant);
+    return kimberliteError("overloaded", "the tenant's projection was damaged and has been rebuilt; try again", {
+      detail: { tenant },
+      retryAfterMs: 0,
+    });
   }
 
   /** The same as `#operate` with a read of a tenant that is open, without a turn of the event loop in between. */
@@ -494,7 +524,10 @@ export class Kimberlite implements AsyncDisposable {
     });
     try {
       const engine = await Promise.race([engineReady, held.then(() => engineReady)]);
-      yield* items(engine, findStream(engine, stream));
+      yield* items(engine, await findStream(engine, stream));
+    } catch (error) {
+      end();
+      throw await this.#rebuildIfDamaged(TenantId(id), error);
     } finally {
       end();
       await held.catch(() => undefined);
@@ -502,8 +535,8 @@ export class Kimberlite implements AsyncDisposable {
   }
 }
 
-function parseContext(options: OperationOptions = {}): CallContext {
-  const { actor = "local", correlationId } = options;
+function parseContext(options?: OperationOptions): CallContext {
+  const { actor = "local", correlationId } = parseOptions(options);
   for (const text of [actor, correlationId ?? "-"]) {
     if (typeof text !== "string" || text.length < 1 || text.length > 255 || !text.isWellFormed()) {
       throw kimberliteError("invalid_argument", "actor and correlationId are 1 to 255 characters");

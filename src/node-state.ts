@@ -2,8 +2,8 @@
  * A running node: what `Kimberlite` opens and closes as one. Opening proves the master key before it writes anything,
  * then takes the directory, recovers the journal, and opens the system tenant with the catalogue.
  */
-import { join } from "node:path";
-import { kimberliteError } from "./errors.ts";
+import { dirname, join, resolve } from "node:path";
+import { assert, kimberliteError } from "./errors.ts";
 import {
   type Installation,
   lockDirectory,
@@ -21,12 +21,15 @@ import { parseStoredKeys } from "./keys/stored-keys.ts";
 import { TenantKeys } from "./keys/tenant-keys.ts";
 import { Journal } from "./log/journal.ts";
 import { listSegments, logFolder } from "./log/segment.ts";
+import { parseLimits, requireMasterKey, requirePorts, requireSettings } from "./open-options.ts";
 import { OpenTenants } from "./pipeline/open-tenants.ts";
 import { type RebuildProgress, removeProjections } from "./pipeline/recovery.ts";
+import { SettleSweep } from "./pipeline/settle-sweep.ts";
 import { TenantEngine } from "./pipeline/tenant-engine.ts";
-import { DEFAULT_LIMITS, type StatementLimits } from "./projection/connection.ts";
+import type { StatementLimits } from "./projection/connection.ts";
 import { Lanes } from "./projection/lanes.ts";
 import { QuotaGate } from "./quota/quota-gate.ts";
+import { SystemTenant } from "./system-tenant.ts";
 import type { TenantQuota } from "./tenant/tenant-config.ts";
 import { SYSTEM_TENANT, type TenantId } from "./tenant/tenant-id.ts";
 
@@ -42,6 +45,10 @@ export interface OpenOptions {
   readonly maxOpenTenants?: number;
   /** Blocks after which a tenant's DEK rotates by itself; far below 2³² (SP 800-38D). */
   readonly dekRotateAfterBlocks?: number;
+  /** Bytes after which a tenant's log goes on in another file: 64 MiB unless given, 4 KiB or more. */
+  readonly logSegmentBytes?: number;
+  /** Bytes after which the commit journal goes on in its other file: 16 MiB unless given, 4 KiB or more. */
+  readonly journalFileBytes?: number;
   readonly onProgress?: (progress: RebuildProgress) => void;
   readonly clock?: Clock;
   readonly disk?: Disk;
@@ -50,6 +57,7 @@ export interface OpenOptions {
 
 const DEFAULT_MAX_OPEN = 512;
 const DEFAULT_DEK_BLOCKS = 2 ** 28;
+const MIN_FILE_BYTES = 4_096;
 
 export class NodeState {
   readonly installation: Installation;
@@ -60,13 +68,14 @@ export class NodeState {
   readonly disk: Disk;
   readonly root: string;
   readonly keyStore: KeyStore;
-  readonly system: TenantEngine;
   readonly journal: Journal;
   readonly lanes: Lanes;
-  masterKey: MasterKeyProvider;
+  readonly sweep: SettleSweep;
+  readonly #master: { current: MasterKeyProvider };
   readonly #randomness: Randomness;
   readonly #options: OpenOptions;
   readonly #unlock: () => void;
+  readonly #system: SystemTenant;
   readonly #gates: Map<TenantId, QuotaGate> = new Map();
   readonly #rebuilding: Map<TenantId, Promise<void>> = new Map();
   /** Tenants whose projection goes when they are next opened. */
@@ -78,7 +87,8 @@ export class NodeState {
     readonly keyStore: KeyStore;
     readonly journal: Journal;
     readonly lanes: Lanes;
-    readonly system: TenantEngine;
+    readonly sweep: SettleSweep;
+    readonly system: SystemTenant;
     readonly directory: Directory;
     readonly unlock: () => void;
   }) {
@@ -90,13 +100,14 @@ export class NodeState {
     this.keyStore = parts.keyStore;
     this.journal = parts.journal;
     this.lanes = parts.lanes;
-    this.system = parts.system;
+    this.sweep = parts.sweep;
+    this.#system = parts.system;
     this.directory = parts.directory;
     this.limits = base.limits;
     this.clock = base.clock;
     this.disk = base.disk;
     this.root = base.root;
-    this.masterKey = base.options.masterKey;
+    this.#master = base.master;
     this.tenants = new OpenTenants((tenant) => this.#openTenant(tenant), base.options.maxOpenTenants ?? DEFAULT_MAX_OPEN);
   }
 
@@ -108,7 +119,7 @@ export class NodeState {
     }
     if (present === undefined) refuseOrphans(base);
     await proveMasterKey(base, present);
-    base.disk.makeFolder(base.root);
+    makeRoot(base);
     const unlock = lockDirectory(base.root);
     try {
       return await NodeState.#openLocked(base, unlock, present);
@@ -125,27 +136,33 @@ export class NodeState {
     }
     const installation = present ?? newInstallation(base.randomness);
     const keyStore = await KeyStore.open(join(root, "keys"), disk);
-    const keys = await openSystemKeys(base, keyStore, present === undefined);
-    const journal = await Journal.open(root, disk);
+    (await openSystemKeys(base, keyStore, present === undefined)).close();
+    const journal = await Journal.open(root, disk, base.options.journalFileBytes);
     const lanes = new Lanes();
+    const sweep = new SettleSweep();
+    const system = new SystemTenant((onBroken) => openSystem(base, { keyStore, journal, lanes, sweep, onBroken }));
     try {
-      const gate = new QuotaGate(SYSTEM_TENANT, {}, base.clock);
-      const system = await TenantEngine.open({
-        ...engineBase(base, { journal, lanes }),
-        tenant: SYSTEM_TENANT,
-        keys,
-        gate,
-        onFirstWrite: async () => undefined,
-        onBroken: () => undefined,
-      });
-      const directory = await Directory.load(system, base.clock);
+      const directory = await Directory.load(() => system.healthy(), base.clock);
       if (present === undefined) await writeInstallation(disk, root, installation);
-      return new NodeState({ base, installation, keyStore, journal, lanes, system, directory, unlock });
+      return new NodeState({ base, installation, keyStore, journal, lanes, sweep, system, directory, unlock });
     } catch (error) {
-      await lanes.close();
-      await journal.close();
+      await inTurn([() => system.close(), () => lanes.close(), () => journal.close()]).catch(() => undefined);
       throw error;
     }
+  }
+
+  get masterKey(): MasterKeyProvider {
+    return this.#master.current;
+  }
+
+  set masterKey(provider: MasterKeyProvider) {
+    this.#master.current = provider;
+  }
+
+  get system(): TenantEngine {
+    const { engine } = this.#system;
+    assert(engine !== undefined, "a node has its system tenant");
+    return engine;
   }
 
   gate(tenant: TenantId, quota: TenantQuota): QuotaGate {
@@ -193,12 +210,12 @@ export class NodeState {
   }
 
   async close(): Promise<void> {
-    await this.tenants.closeAll();
-    await this.system.close();
-    await this.lanes.close();
-    await this.journal.close();
-    await this.masterKey.close();
-    this.#unlock();
+    const parts = [{ close: () => this.tenants.closeAll() }, this.#system, this.sweep, this.lanes, this.journal, this.masterKey];
+    try {
+      await inTurn(parts.map((part) => async () => part.close()));
+    } finally {
+      this.#unlock();
+    }
   }
 
   async #openTenant(tenant: TenantId): Promise<TenantEngine> {
@@ -211,7 +228,7 @@ export class NodeState {
     try {
       if (this.#toRebuild.delete(tenant)) removeProjections(this.disk, this.root, tenant);
       return await TenantEngine.open({
-        ...engineBase({ ...this, options: this.#options, randomness: this.#randomness }, this),
+        ...engineBase({ ...this, options: this.#options, randomness: this.#randomness, master: this.#master }, this),
         tenant,
         keys,
         gate: this.gate(tenant, entry.quota),
@@ -239,6 +256,8 @@ type ConstructorParametersOfKeys = Parameters<typeof TenantKeys.load>[0];
 
 interface Base {
   readonly options: OpenOptions;
+  /** The node's master key, which a rotation changes. */
+  readonly master: { current: MasterKeyProvider };
   readonly root: string;
   readonly limits: StatementLimits;
   readonly clock: Clock;
@@ -250,13 +269,19 @@ function parseOptions(options: OpenOptions): Base {
   if (typeof options !== "object" || options === null || typeof options.dataDir !== "string" || options.dataDir === "") {
     throw kimberliteError("invalid_argument", "open() takes { dataDir, masterKey }");
   }
-  if (typeof options.masterKey?.wrap !== "function") {
-    throw kimberliteError("invalid_argument", "masterKey is a MasterKeyProvider, such as masterKeyFile(path)");
+  if (options.dataDir.includes("\0")) throw kimberliteError("invalid_argument", "dataDir is a path");
+  requireMasterKey(options.masterKey);
+  requirePorts(options);
+  requireSettings(options);
+  for (const bytes of [options.logSegmentBytes, options.journalFileBytes]) {
+    if (bytes === undefined || (Number.isSafeInteger(bytes) && bytes >= MIN_FILE_BYTES)) continue;
+    throw kimberliteError("invalid_argument", `a file of the log or the journal has at least ${MIN_FILE_BYTES} bytes`);
   }
   return {
     options,
+    master: { current: options.masterKey },
     root: options.dataDir,
-    limits: { ...DEFAULT_LIMITS, ...options.limits },
+    limits: parseLimits(options.limits),
     clock: options.clock ?? systemClock,
     disk: options.disk ?? systemDisk,
     randomness: options.randomness ?? systemRandomness(),
@@ -289,10 +314,52 @@ async function proveMasterKey(base: Base, present: Installation | undefined): Pr
   kek.fill(0);
 }
 
+/** Makes the data directory, and the folders above it, where they are absent; their names are durable then. */
+function makeRoot({ disk, root }: Base): void {
+  const made: string[] = [];
+  for (let path = resolve(root); !disk.has(path); path = dirname(path)) made.push(path);
+  disk.makeFolder(root);
+  for (const path of made) disk.syncFolder(dirname(path));
+}
+
+/** What all tenants of a node share. */
+interface SharedParts {
+  readonly journal: Journal;
+  readonly lanes: Lanes;
+  readonly sweep: SettleSweep;
+}
+
+async function openSystem(
+  base: Base,
+  shared: SharedParts & { readonly keyStore: KeyStore; readonly onBroken: () => void },
+): Promise<TenantEngine> {
+  const keys = await openSystemKeys(base, shared.keyStore, false);
+  try {
+    return await TenantEngine.open({
+      ...engineBase(base, shared),
+      tenant: SYSTEM_TENANT,
+      keys,
+      gate: new QuotaGate(SYSTEM_TENANT, {}, base.clock),
+      onFirstWrite: async () => undefined,
+      onBroken: shared.onBroken,
+    });
+  } catch (error) {
+    keys.close();
+    throw error;
+  }
+}
+
+/** Takes every step, also after one that failed. @throws the first failure */
+async function inTurn(steps: readonly (() => Promise<unknown>)[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const step of steps) await step().catch((error: unknown) => failures.push(error));
+  if (failures.length > 0) throw failures[0];
+}
+
 async function openSystemKeys(base: Base, store: KeyStore, fresh: boolean): Promise<TenantKeys> {
   const options = {
     tenant: SYSTEM_TENANT,
-    master: base.options.masterKey,
+    master: base.master.current,
     store,
     randomness: base.randomness,
     clock: base.clock,
@@ -304,11 +371,21 @@ async function openSystemKeys(base: Base, store: KeyStore, fresh: boolean): Prom
 }
 
 function engineBase(
-  base: Base,
-  shared: { readonly journal: Journal; readonly lanes: Lanes },
+  base: Omit<Base, "master">,
+  shared: SharedParts,
 ): Pick<
   Parameters<typeof TenantEngine.open>[0],
-  "root" | "disk" | "clock" | "randomness" | "journal" | "lanes" | "limits" | "dekRotateAfterBlocks" | "onProgress"
+  | "root"
+  | "disk"
+  | "clock"
+  | "randomness"
+  | "journal"
+  | "lanes"
+  | "sweep"
+  | "limits"
+  | "dekRotateAfterBlocks"
+  | "segmentMaxBytes"
+  | "onProgress"
 > {
   return {
     root: base.root,
@@ -317,8 +394,10 @@ function engineBase(
     randomness: base.randomness,
     journal: shared.journal,
     lanes: shared.lanes,
+    sweep: shared.sweep,
     limits: base.limits,
     dekRotateAfterBlocks: base.options.dekRotateAfterBlocks ?? DEFAULT_DEK_BLOCKS,
+    segmentMaxBytes: base.options.logSegmentBytes,
     onProgress: base.options.onProgress,
   };
 }

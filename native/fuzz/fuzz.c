@@ -2,7 +2,8 @@
  * Two seeded mutational fuzzers.
  *
  * Images: a row image with bytes changed, cut or added is refused, or unpacks to values that pack to it again. It is
- * bound from a block of memory of exactly its size, so that the address sanitizer sees a read beside it.
+ * bound from a block of memory of exactly its size, so that the address sanitizer sees a read beside it. The string
+ * functions run on random bytes beside it.
  *
  * SQL: statements made of pieces of a corpus and a dictionary of what a tenant must not reach run in tenant mode.
  * Afterwards our table has its row, no database is attached, no file appeared, the connection is as defensive as
@@ -68,11 +69,16 @@ static void fuzz_images(double seconds){
   sqlite3 *db = open_guarded(":memory:");
   sqlite3_stmt *pack = prepare(db, "SELECT kimberlite_row(?1, ?2, ?3, ?4, ?5)");
   sqlite3_stmt *column = prepare(db, "SELECT kimberlite_col(?1, ?2)");
+  sqlite3_stmt *strings = prepare(db, "SELECT instr(?1, ?2), replace(?1, ?2, ?3), trim(?1, ?2), ltrim(?2, ?3), rtrim(?3, ?1),"
+      " unhex(?1, ?2), instr(?1, substr(?1, 3, 2)), replace(?1, substr(?1, 2, 1), ?3), trim(?1, substr(?1, 1, 4)), unhex(hex(?1), ?2)");
   unsigned long rounds = 0, intact = 0;
   for(double until=seconds_now()+seconds; rounds%256 || seconds_now()<until; rounds++){
     size_t size;
     unsigned char *image = mutated_image(pack, &size);
     int good = 0;
+    for(int i=1; i<=3; i++) bind_random(strings, i);
+    if( sqlite3_step(strings)!=SQLITE_ROW ) fail("seed %llu: %s", (unsigned long long)started_with, sqlite3_errmsg(db));
+    sqlite3_reset(strings);
     for(int i=-1; i<7; i++){
       sqlite3_bind_blob(column, 1, image, (int)size, SQLITE_STATIC);
       sqlite3_bind_int(column, 2, i);
@@ -94,6 +100,7 @@ static void fuzz_images(double seconds){
     free(image);
   }
   sqlite3_finalize(pack);
+  sqlite3_finalize(strings);
   sqlite3_finalize(column);
   sqlite3_close(db);
   printf("  %lu images, %lu of them still images\n", rounds, intact);

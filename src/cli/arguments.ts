@@ -34,17 +34,20 @@ export function parseMoment(text: string): Moment {
   throw invalid("a moment is an offset, or a time such as 2026-05-01T12:00:00Z");
 }
 
+/** A limit, or none: commander takes `undefined` for a flag that was not given. */
+export type Limit = number | "none";
+
 /** A positive whole number, or "none". */
-export function parseCount(text: string): number | undefined {
-  if (text === "none") return undefined;
+export function parseCount(text: string): Limit {
+  if (text === "none") return text;
   const count = /^\d{1,16}$/.test(text) ? Number(text) : 0;
   if (!Number.isSafeInteger(count) || count < 1) throw invalid("a limit is a positive whole number, or none");
   return count;
 }
 
 /** A size such as 500, 64MiB or 2GB, or "none". */
-export function parseSize(text: string): number | undefined {
-  if (text === "none") return undefined;
+export function parseSize(text: string): Limit {
+  if (text === "none") return text;
   const [, digits, unit] = /^(\d{1,16}(?:\.\d{1,6})?) ?([A-Za-z]*)$/.exec(text) ?? [];
   const bytes = Math.round(Number(digits) * (UNITS[unit ?? ""] ?? Number.NaN));
   if (!Number.isSafeInteger(bytes) || bytes < 1)
@@ -58,8 +61,8 @@ export function parseDays(text: string): number {
   return Number(text);
 }
 
-/** Flags of a quota, as commander gives them; a limit that is `undefined` though its flag was given is removed. */
-export type QuotaFlags = { readonly [K in keyof TenantQuota]?: number | undefined };
+/** Flags of a quota, by the names that commander gives them. */
+export type QuotaFlags = { readonly [K in keyof TenantQuota]?: Limit };
 
 export const QUOTA_NAMES: readonly (keyof TenantQuota)[] = [
   "maxLogBytes",
@@ -73,10 +76,9 @@ export const QUOTA_NAMES: readonly (keyof TenantQuota)[] = [
 export function changeQuota(quota: TenantQuota, flags: QuotaFlags): TenantQuota {
   const changed: Record<string, number> = { ...quota };
   for (const name of QUOTA_NAMES) {
-    if (!(name in flags)) continue;
     const limit = flags[name];
-    if (limit === undefined) delete changed[name];
-    else changed[name] = limit;
+    if (limit === "none") delete changed[name];
+    else if (limit !== undefined) changed[name] = limit;
   }
   return changed;
 }

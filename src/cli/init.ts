@@ -15,6 +15,6 @@ export async function init(options: GlobalOptions): Promise<undefined> {
   console.log(
     `${paths.masterKey}  ${fresh ? "new master key: keep a copy elsewhere" : "the master key that was there"}`,
   );
-  console.log(`${paths.data}        data directory`);
+  console.log(`${paths.data}         data directory`);
   console.log(`\nNext: kimberlite tenant create 1 --name "Hospital A" --dir ${paths.dir}`);
 }

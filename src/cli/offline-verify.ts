@@ -119,7 +119,11 @@ async function verifyOnce(
   }
 }
 
-async function openTenantKeys(place: VerifiablePlace, tenant: TenantId): Promise<OpenKeys | undefined> {
+/** The tenant's keys, to be zeroed; undefined if the master key or the tenant's entry is not there. */
+export async function openTenantKeys(
+  place: VerifiablePlace,
+  tenant: TenantId,
+): Promise<OpenKeys | undefined> {
   if (place.masterKey === undefined) return undefined;
   const bytes = systemDisk.readFile(join(place.data, "keys", `${tenant}.keys`));
   if (bytes === undefined) return undefined;
@@ -127,7 +131,11 @@ async function openTenantKeys(place: VerifiablePlace, tenant: TenantId): Promise
   return OpenKeys.unwrap(tenant, await unwrapKek(tenant, stored.kek, place.masterKey), stored);
 }
 
-/** A block under a key that the tenant does not have was not written by it, or not with the keys that are there now. */
+/**
+ * The log key of a DEK version.
+ *
+ * @throws `log_damaged`: a block under a version that the tenant does not have is not from it.
+ */
 function logKey(keys: OpenKeys, tenant: TenantId, dekVersion: number): KeyObject {
   const key = keys.logKey(dekVersion);
   if (key !== undefined) return key;

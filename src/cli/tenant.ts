@@ -82,7 +82,7 @@ export async function changeTenantQuota(
 ): Promise<undefined> {
   const quota = await open(options, async (db) => {
     const entry = await findTenant(db, id);
-    if (!QUOTA_NAMES.some((name) => name in options)) return entry.quota;
+    if (QUOTA_NAMES.every((name) => options[name] === undefined)) return entry.quota;
     return (await db.setQuota(id, changeQuota(entry.quota, options))).quota;
   });
   if (options.json === true) return void console.log(toJson(quota));

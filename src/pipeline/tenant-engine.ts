@@ -22,9 +22,10 @@ import { QuotaGate } from "../quota/quota-gate.ts";
 import type { TenantQuota } from "../tenant/tenant-config.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import { CommitPipeline } from "./commit-pipeline.ts";
+import type { SettleSweep } from "./settle-sweep.ts";
 import { SlowReads } from "./slow-reads.ts";
 import { TimeTravel } from "./time-travel.ts";
-import { type RebuildProgress, type Recovered, recover, removeProjections } from "./recovery.ts";
+import { type RebuildProgress, type Recovered, recover, removeProjections, replayInto } from "./recovery.ts";
 
 const CHECKPOINT_LOOK_COMMITS = 64;
 const CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024;
@@ -44,6 +45,8 @@ export interface EngineOptions {
   readonly onFirstWrite: () => Promise<void>;
   readonly onBroken: (error: unknown) => void;
   readonly lanes: Lanes;
+  readonly sweep: SettleSweep;
+  readonly segmentMaxBytes?: number | undefined;
   readonly onProgress?: ((progress: RebuildProgress) => void) | undefined;
 }
 
@@ -108,6 +111,7 @@ export class TenantEngine {
    * run again in a lane, and the next time goes there at once.
    */
   query(request: StatementRequest): StatementResult | Promise<StatementResult> {
+    if (!this.pipeline.readyToRead()) return this.pipeline.settled().then(() => this.query(request));
     return this.slowReads.run(request, {
       inline: (bounded) => this.reader().query(bounded),
       target: () => this.laneTarget(this.projectionPath),
@@ -117,6 +121,12 @@ export class TenantEngine {
   /** What a lane needs to open a projection file of this tenant; the key in it is a copy. */
   laneTarget(path: string): LaneTarget {
     return { path, key: Uint8Array.from(this.#projectionKey), limits: this.#options.limits };
+  }
+
+  /** The reader, when everything acknowledged so far is in its snapshots. */
+  async settledReader(): Promise<ProjectionReader> {
+    await this.pipeline.settled();
+    return this.reader();
   }
 
   reader(): ProjectionReader {
@@ -167,8 +177,9 @@ export class TenantEngine {
       beforeFirstBlock: () => this.#makeFoldersDurable(),
       onCommit: () => {
         for (const wake of [...this.#watchers]) wake();
-        this.#afterCommit();
       },
+      onSettled: () => this.#afterCommit(),
+      catchUp: () => this.#catchUp(),
     });
   }
 
@@ -205,6 +216,11 @@ export class TenantEngine {
         this.#checkpointing = undefined;
         this.#checkpointDone = true;
       });
+  }
+
+  async #catchUp(): Promise<void> {
+    const { log, projectionPath: path } = this;
+    await replayInto(this.#options, { log, path, key: this.#projectionKey, untilOffset: log.nextOffset });
   }
 
   async #makeFoldersDurable(): Promise<void> {

@@ -38,7 +38,7 @@ type Wanted = Pick<VerifyOptions, "rootsAt" | "onProgress" | "signal">;
  */
 export async function verifyTenantLog(
   place: TenantLogPlace,
-  options: Omit<VerifyTenantOptions, "checkpoint"> & { readonly checkpoint?: Checkpoint | undefined },
+  options: Pick<VerifyOptions, "onProgress" | "signal"> & { readonly checkpoint?: Checkpoint | undefined },
 ): Promise<VerifyReport> {
   const { checkpoint, onProgress, signal } = options;
   const rootsAt = checkpoint === undefined ? [] : [checkpoint.size];

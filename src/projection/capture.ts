@@ -92,6 +92,18 @@ export class Capture {
     return changes;
   }
 
+  /** The highest rowid touched, of each table that has a sequence. */
+  highestRowids(): ReadonlyMap<string, bigint> {
+    const highest = new Map<string, bigint>();
+    for (const { stream, key } of this.#touches.values()) {
+      const shape = this.#tables.get(stream)?.shape;
+      if (shape?.autoincrement !== true || typeof key !== "bigint") continue;
+      const known = highest.get(shape.name);
+      if (known === undefined || key > known) highest.set(shape.name, key);
+    }
+    return highest;
+  }
+
   #touch(stream: number, key: RowKey, before: Buffer | null): void {
     const id = typeof key === "bigint" ? (BigInt(stream) << 64n) | BigInt.asUintN(64, key) : `${stream}:${latin1(key)}`;
     if (this.#touches.has(id)) return;

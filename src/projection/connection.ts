@@ -9,6 +9,7 @@ import { statSync } from "node:fs";
 import Database from "better-sqlite3-multiple-ciphers";
 import { kimberliteError } from "../errors.ts";
 import { type Guard, installGuard } from "./guard.ts";
+import { hideSchemaTable } from "./schema-table.ts";
 import { fromSqlite } from "./sqlite-error.ts";
 
 export type SqliteDatabase = Database.Database;
@@ -31,7 +32,7 @@ export const DEFAULT_LIMITS: StatementLimits = {
   timeLimitMs: 30_000,
   maxResultRows: 1_000_000,
   maxResultBytes: 64 * 1024 * 1024,
-  maxValueBytes: 32 * 1024 * 1024,
+  maxValueBytes: 16 * 1024 * 1024,
   maxSqlBytes: 1_000_000,
   maxTransactionBytes: 128 * 1024 * 1024,
 };
@@ -48,6 +49,8 @@ export interface ConnectionOptions {
 export interface Connection {
   readonly db: SqliteDatabase;
   readonly guard: Guard;
+  /** Names the expression through which tenants see the schema table without our part of it. */
+  readonly schemaView: number;
 }
 
 /**
@@ -67,7 +70,7 @@ export function openConnection(options: ConnectionOptions): Connection {
       maxValueBytes: options.limits.maxValueBytes,
       maxSqlBytes: options.limits.maxSqlBytes,
     });
-    return { db, guard };
+    return { db, guard, schemaView: hideSchemaTable(guard) };
   } catch (error) {
     db?.close();
     throw fromSqlite(error, undefined);

@@ -55,6 +55,9 @@ export function requireReplayable(db: SqliteDatabase, item: SchemaItem): void {
     if (EXTERNAL_CONTENT.test(item.sql ?? "")) return;
     throw kimberliteError("unsupported_sql", "a contentless full-text table cannot be rebuilt; leave `content` out");
   }
+  if (EXTERNAL_CONTENT.test(item.sql ?? "")) {
+    throw kimberliteError("unsupported_sql", `a table named ${CONTENT_SUFFIX} of a full-text table cannot be its content`);
+  }
   const stored = db.pragma(`main.table_xinfo(${quoteName(content.name)})`) as unknown[];
   if (stored.length !== columnsOf(db, item.name).length + 1) {
     throw kimberliteError("unsupported_sql", "a full-text table with `locale` or unstored columns is not supported");

@@ -294,7 +294,7 @@ describe("lists", () => {
   const functions = db.prepare("SELECT DISTINCT name FROM pragma_function_list ORDER BY 1").pluck().all();
   const refusedFunctions = new RegExp(
     "^(load_extension|sqlite3mc_\\w+|sqlite_log|fts3_tokenizer|fts5|matchinfo|offsets|optimize" +
-      "|geopoly_\\w+|rtree\\w+|kimberlite_\\w+)$",
+      "|geopoly_\\w+|rtree\\w+|kimberlite_\\w+|jsonb?_patch)$",
   );
 
   it("names every function of the library or refuses it for a reason", () => {
@@ -307,9 +307,9 @@ describe("lists", () => {
 
   it("has SQLite's internal functions as they are in the library, and tenants cannot call them", () => {
     const internal = [...sqliteFile("sqlite3.c").matchAll(/^ {4}INTERNAL_FUNCTION\((\w+),/gm)].map(
-      (m) => m[1],
+      (m) => String(m[1]),
     );
-    expect(allowed("ALTER_FUNCTIONS")).toEqual(internal.toSorted((a, b) => (a < b ? -1 : 1)));
+    expect(allowed("ALTER_FUNCTIONS")).toEqual([...new Set(internal)].sort());
     for (const name of internal) expect(run(open(), `SELECT ${name}(1, 2)`).error).toBeDefined();
   });
 

@@ -5,6 +5,7 @@
 import { type ErrorCode, type ErrorDetail, KimberliteError, kimberliteError } from "../errors.ts";
 import type { ProjectionMeta } from "./bookkeeping.ts";
 import type { StatementLimits } from "./connection.ts";
+import { fromSqlite, isSqliteError } from "./sqlite-error.ts";
 import type { StatementRequest, StatementResult } from "./writer.ts";
 
 /** A projection file and what opens it. */
@@ -48,7 +49,8 @@ export interface LaneError {
   readonly detail: ErrorDetail;
 }
 
-export function toLaneError(error: unknown): LaneError {
+export function toLaneError(thrown: unknown): LaneError {
+  const error = isSqliteError(thrown) ? fromSqlite(thrown, undefined) : thrown;
   if (error instanceof KimberliteError) return { code: error.code, message: error.message, detail: error.detail };
   return { code: undefined, message: error instanceof Error ? error.message : "unknown", detail: {} };
 }

@@ -8,6 +8,9 @@ import { kimberliteError } from "../errors.ts";
 import type { Change } from "../log/record.ts";
 import type { SqliteDatabase, SqliteStatement } from "./connection.ts";
 
+/** Below every rowid. */
+const MIN_ROWID = -(2n ** 63n) - 1n;
+
 export class Sequences {
   readonly #db: SqliteDatabase;
   #exists: boolean | undefined;
@@ -29,18 +32,20 @@ export class Sequences {
   }
 
   /**
-   * The sequences that moved since the first `watch`.
+   * The sequences that moved since the first `watch`, and those that replay would move: it writes a row by inserting
+   * it, and SQLite raises a sequence to every rowid that is inserted, though not to one that an update gave.
    *
+   * @param touched the highest rowid of each table with touched rows.
    * @throws `unsupported_sql` if a statement left something in `sqlite_sequence` that is no sequence.
    */
-  take(): Change[] {
+  take(touched: ReadonlyMap<string, bigint>): Change[] {
     const before = this.#before;
     if (before === undefined) return [];
     const after = this.#read();
-    const names = new Set([...before.keys(), ...after.keys()]);
-    const moved = [...names].filter((name) => before.get(name) !== after.get(name));
+    const names = new Set([...before.keys(), ...after.keys()].filter((name) => before.get(name) !== after.get(name)));
+    for (const [name, rowid] of touched) if (rowid > (after.get(name) ?? MIN_ROWID)) names.add(name);
     this.#before = undefined;
-    return moved.map((table) => ({ kind: "sequence", table, value: after.get(table) ?? null }));
+    return [...names].map((table) => ({ kind: "sequence", table, value: after.get(table) ?? null }));
   }
 
   /** After a rollback, or when the schema may be another. */

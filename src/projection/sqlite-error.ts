@@ -33,6 +33,9 @@ function fromCode(error: SqliteErrorLike & Error, guard: Guard | undefined, time
   if (code.startsWith("SQLITE_CONSTRAINT")) return constraint(code, message);
   if (code.startsWith("SQLITE_IOERR")) return kimberliteError("disk_failed", `the projection's disk failed (${code})`);
   if (code === "SQLITE_ERROR" && /^not authorized/.test(message)) return denied(guard, message);
+  if (/^cannot VACUUM/.test(message)) {
+    return kimberliteError("unsupported_sql", "VACUUM is not available: it would give rows other identities than the log has");
+  }
   switch (code) {
     case "SQLITE_INTERRUPT":
       return timedOut

@@ -7,6 +7,7 @@ import { LRUCache } from "lru-cache";
 import { kimberliteError } from "../errors.ts";
 import type { Connection, SqliteStatement } from "./connection.ts";
 import type { GuardReport } from "./guard.ts";
+import { filterSchemaTable, isSchemaTableDenial } from "./schema-table.ts";
 import { fromSqlite } from "./sqlite-error.ts";
 
 export interface CompiledStatement {
@@ -67,17 +68,14 @@ export class StatementCache {
   }
 
   #prepare(sql: string): CompiledStatement {
-    const { db, guard } = this.#connection;
-    guard.enter(this.#mode, COMPILE_LIMIT_MS);
-    let statement: SqliteStatement | undefined;
-    let failure: unknown;
-    try {
-      statement = db.prepare(sql) as SqliteStatement;
-    } catch (error) {
-      failure = error;
+    const { guard, schemaView } = this.#connection;
+    let attempt = this.#attempt(sql);
+    if ("failure" in attempt && isSchemaTableDenial(guard.denied())) {
+      const filtered = filterSchemaTable(sql, schemaView);
+      if (filtered !== undefined) attempt = this.#attempt(filtered);
     }
-    const seen = guard.leave();
-    if (statement === undefined) throw fromSqlite(failure, guard, seen.deadlineFired);
+    if ("failure" in attempt) throw fromSqlite(attempt.failure, guard, attempt.seen.deadlineFired);
+    const { statement, seen } = attempt;
     return {
       statement,
       returnsRows: statement.reader,
@@ -87,7 +85,23 @@ export class StatementCache {
       form: { arrays: false, exactIntegers: false },
     };
   }
+
+  #attempt(sql: string): Attempt {
+    const { db, guard } = this.#connection;
+    guard.enter(this.#mode, COMPILE_LIMIT_MS);
+    let outcome: { statement: SqliteStatement } | { failure: unknown };
+    try {
+      outcome = { statement: db.prepare(sql) as SqliteStatement };
+    } catch (failure) {
+      outcome = { failure };
+    }
+    return { ...outcome, seen: guard.leave() };
+  }
 }
+
+type Attempt =
+  | { readonly statement: SqliteStatement; readonly seen: GuardReport }
+  | { readonly failure: unknown; readonly seen: GuardReport };
 
 function checkText(sql: unknown): void {
   if (typeof sql !== "string") throw kimberliteError("invalid_sql", "SQL is a string");

@@ -21,6 +21,8 @@ export interface TableShape {
   readonly columns: readonly string[];
   /** Primary key columns of a WITHOUT ROWID table, in key order. */
   readonly keyColumns: readonly string[];
+  /** False only if the table surely has no sequence. */
+  readonly autoincrement: boolean;
 }
 
 /** One row of the schema: enough to see what a DDL statement changed. */
@@ -85,6 +87,7 @@ export function readTable(db: SqliteDatabase, item: SchemaItem): TableShape {
     rowidIsColumn: rowidColumn !== undefined,
     columns: stored.map((column) => column.name),
     keyColumns: withoutRowid ? keyColumns(all) : [],
+    autoincrement: rowidColumn !== undefined && /AUTOINCREMENT/i.test(item.sql ?? ""),
   };
 }
 

@@ -54,6 +54,9 @@ type Control =
   | "savepoint"
   | "release"
   | "undo"
+  | "saveBatch"
+  | "releaseBatch"
+  | "undoBatch"
   | "saveSchema"
   | "releaseSchema"
   | "undoSchema";
@@ -87,6 +90,9 @@ export class ProjectionWriter {
       savepoint: prepare("SAVEPOINT kimberlite_job"),
       release: prepare("RELEASE kimberlite_job"),
       undo: prepare("ROLLBACK TO kimberlite_job"),
+      saveBatch: prepare("SAVEPOINT kimberlite_batch"),
+      releaseBatch: prepare("RELEASE kimberlite_batch"),
+      undoBatch: prepare("ROLLBACK TO kimberlite_batch"),
       saveSchema: prepare("SAVEPOINT kimberlite_schema"),
       releaseSchema: prepare("RELEASE kimberlite_schema"),
       undoSchema: prepare("ROLLBACK TO kimberlite_schema"),
@@ -98,14 +104,41 @@ export class ProjectionWriter {
     return this.#connection.db.inTransaction;
   }
 
+  /** Begins a batch: in the transaction that is open, or in a new one. It ends with `endBatch` or `undoBatch`. */
   begin(): void {
-    this.#guarded(() => this.#control.begin.run());
+    this.#guarded(() => {
+      if (!this.inTransaction) this.#control.begin.run();
+      this.#control.saveBatch.run();
+    });
     this.#schema.settle();
   }
 
-  /** @throws `disk_full`, `disk_failed` */
+  /** Keeps what the batch did, in the transaction that stays open. */
+  endBatch(): void {
+    this.#guarded(() => this.#control.releaseBatch.run());
+  }
+
+  /** Undoes what the batch did, and nothing of the batches before it in the same transaction. */
+  undoBatch(): void {
+    if (!this.inTransaction) return this.rollback();
+    this.#guarded(() => {
+      this.#control.undoBatch.run();
+      this.#control.releaseBatch.run();
+    });
+    this.#afterUndo();
+  }
+
+  /** Ends the transaction with all its batches. @throws `disk_full`, `disk_failed` */
   commit(): void {
     this.#guarded(() => this.#control.commit.run());
+  }
+
+  /** Reads schema, streams and capture again: after the projection was changed by replay. */
+  reload(): void {
+    this.#forget();
+    this.#schema.load();
+    this.#cache.clear();
+    this.schemaGeneration += 1;
   }
 
   /**
@@ -126,11 +159,12 @@ export class ProjectionWriter {
   /** Ends the transaction without its changes; harmless when there is none. */
   rollback(): void {
     if (this.inTransaction) this.#guarded(() => this.#control.rollback.run());
-    this.#forget();
-    if (!this.#schema.unsettled) return;
-    this.#schema.load();
-    this.#cache.clear();
-    this.schemaGeneration += 1;
+    this.#afterUndo();
+  }
+
+  #afterUndo(): void {
+    if (this.#schema.unsettled) this.reload();
+    else this.#forget();
   }
 
   /** Pages of the projection file, as this transaction would leave it. */
@@ -252,7 +286,7 @@ export class ProjectionWriter {
   #collect(): void {
     const { sequences } = this.#schema;
     if (this.#capture.isEmpty && !sequences.watching) return;
-    const moved = sequences.take();
+    const moved = sequences.watching ? sequences.take(this.#capture.highestRowids()) : [];
     for (const change of this.#capture.take()) this.#changes.push(change);
     this.#changes.push(...moved);
   }

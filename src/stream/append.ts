@@ -48,8 +48,9 @@ export async function makeStream(engine: TenantEngine, context: CallContext, nam
 }
 
 /** The stream of that id. @throws `stream_not_found`, also for a stream of another tenant; `invalid_argument` */
-export function findStream(engine: TenantEngine, stream: StreamId): StreamRow {
-  const row = engine.reader().bookkeeping.stream(localOf(engine, stream));
+export async function findStream(engine: TenantEngine, stream: StreamId): Promise<StreamRow> {
+  const local = localOf(engine, stream);
+  const row = (await engine.settledReader()).bookkeeping.stream(local);
   if (row === undefined || row.dropped) throw notFound(engine, stream);
   return row;
 }

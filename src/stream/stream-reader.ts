@@ -70,7 +70,7 @@ export async function* readItems(
   stream: StreamRow,
   range: { readonly from: bigint; readonly limit: number },
 ): AsyncGenerator<StreamItem, void> {
-  const place = findPlace(engine, stream, range.from);
+  const place = await findPlace(engine, stream, range.from);
   yield* readOn(engine, stream, { place, ...range });
 }
 
@@ -80,7 +80,7 @@ export async function* tailItems(
   stream: StreamRow,
   options: { readonly from: bigint; readonly signal: AbortSignal; readonly check: () => void },
 ): AsyncGenerator<StreamItem, void> {
-  const place = findPlace(engine, stream, options.from);
+  const place = await findPlace(engine, stream, options.from);
   let wake: () => void = () => undefined;
   const unwatch = engine.watch(() => wake());
   const onAbort = (): void => wake();
@@ -101,9 +101,9 @@ export async function* tailItems(
   }
 }
 
-function findPlace(engine: TenantEngine, stream: StreamRow, from: bigint): Place {
+async function findPlace(engine: TenantEngine, stream: StreamRow, from: bigint): Promise<Place> {
   if (stream.kind === "table") return { logOffset: 0n, nextItem: 0n };
-  const { bookkeeping } = engine.reader();
+  const { bookkeeping } = await engine.settledReader();
   const logOffset = bookkeeping.logOffsetOf(stream.id, from);
   const end = bookkeeping.stream(stream.id)?.nextOffset ?? 0n;
   if (logOffset === undefined || from >= end) return { logOffset: engine.log.nextOffset, nextItem: end };
