@@ -28,7 +28,12 @@ export {
   type TransactionOptions,
 } from "./kimberlite.ts";
 export { type Checkpoint, openCheckpoint } from "./log/checkpoint.ts";
-export { type ConsistencyProof, type InclusionProof, verifyConsistency, verifyInclusion } from "./log/proofs.ts";
+export {
+  type ConsistencyProof,
+  type InclusionProof,
+  verifyConsistency,
+  verifyInclusion,
+} from "./log/proofs.ts";
 export { parseVerifierKey, type VerifierKey } from "./log/signed-note.ts";
 export type { VerifyProgress, VerifyReport } from "./log/verify.ts";
 export type { OpenOptions } from "./node-state.ts";

@@ -10,12 +10,18 @@ import type { MasterKeyProvider } from "./keys/master-key.ts";
 import { rewrapTenant } from "./keys/rewrap-tenant.ts";
 import type { TenantKeys } from "./keys/tenant-keys.ts";
 import { openCheckpoint, signCheckpoint } from "./log/checkpoint.ts";
-import { type ConsistencyProof, type InclusionProof, proveConsistency, proveInclusion } from "./log/proofs.ts";
+import {
+  type ConsistencyProof,
+  type InclusionProof,
+  proveConsistency,
+  proveInclusion,
+} from "./log/proofs.ts";
 import { formatVerifierKey, parseVerifierKey, verifierKey } from "./log/signed-note.ts";
 import type { VerifyProgress, VerifyReport } from "./log/verify.ts";
 import { NodeState, type OpenOptions } from "./node-state.ts";
 import { requireMasterKey } from "./open-options.ts";
-import type { CallContext, LaneTransaction } from "./pipeline/commit-pipeline.ts";
+import type { CallContext } from "./pipeline/batch.ts";
+import type { LaneTransaction } from "./pipeline/lane-transaction.ts";
 import type { TenantEngine } from "./pipeline/tenant-engine.ts";
 import type { Moment } from "./pipeline/time-travel.ts";
 import { type VerifyTenantOptions, verifyTenantLog } from "./pipeline/verify-tenant.ts";
@@ -24,11 +30,36 @@ import { isProjectionDamage } from "./projection/sqlite-error.ts";
 import { quoteName } from "./projection/tables.ts";
 import type { Row, SqlInput, SqlParams, SqlValue } from "./projection/values.ts";
 import type { StatementRequest, StatementResult } from "./projection/writer.ts";
-import { appendEvents, type AppendOptions, type AppendResult, findStream, makeStream } from "./stream/append.ts";
-import { parseOffset, type ReadRange, readItems, type StreamItem, tailItems } from "./stream/stream-reader.ts";
-import { parseCallback, parseCount, parseOptions, parseSignal, parseTimeLimit } from "./tenant/call-options.ts";
+import {
+  type AppendOptions,
+  type AppendResult,
+  appendEvents,
+  findStream,
+  makeStream,
+} from "./stream/append.ts";
+import {
+  parseOffset,
+  type ReadRange,
+  readItems,
+  type StreamItem,
+  tailItems,
+} from "./stream/stream-reader.ts";
+import {
+  parseCallback,
+  parseCount,
+  parseOptions,
+  parseSignal,
+  parseTimeLimit,
+} from "./tenant/call-options.ts";
 import type { Duration } from "./tenant/duration.ts";
-import { parseQuota, parseRetention, parseTenantConfig, type TenantConfig, type TenantEntry, type TenantQuota } from "./tenant/tenant-config.ts";
+import {
+  parseQuota,
+  parseRetention,
+  parseTenantConfig,
+  type TenantConfig,
+  type TenantEntry,
+  type TenantQuota,
+} from "./tenant/tenant-config.ts";
 import { StreamId, SYSTEM_TENANT, TenantId } from "./tenant/tenant-id.ts";
 
 /** Outcome of a statement. */
@@ -121,7 +152,9 @@ export class Kimberlite implements AsyncDisposable {
   }
 
   /** Tenants in order of id; give the last id of a page as `after` for the next. At most 10,000 a page, 1,000 unless given. */
-  async listTenants(page: { readonly after?: TenantId; readonly limit?: number } = {}): Promise<TenantEntry[]> {
+  async listTenants(
+    page: { readonly after?: TenantId; readonly limit?: number } = {},
+  ): Promise<TenantEntry[]> {
     const given = parseOptions(page);
     const limit = parseCount(given.limit ?? 1_000, { name: "limit", min: 1, max: MAX_PAGE });
     const after = given.after === undefined ? undefined : TenantId(given.after);
@@ -166,7 +199,12 @@ export class Kimberlite implements AsyncDisposable {
    * `rate_limited`, `statement_timeout`, `result_too_large`, `value_too_large`, `transaction_too_large`, `disk_full`,
    * `tenant_not_found`, `tenant_suspended`.
    */
-  async execute(id: TenantId, sql: string, params?: SqlParams, options?: OperationOptions): Promise<ExecuteResult> {
+  async execute(
+    id: TenantId,
+    sql: string,
+    params?: SqlParams,
+    options?: OperationOptions,
+  ): Promise<ExecuteResult> {
     const context = parseContext(options);
     return this.#operate(id, async (engine) => {
       const { value, offset } = await engine.pipeline.submitStatements(context, [{ sql, params }]);
@@ -180,7 +218,12 @@ export class Kimberlite implements AsyncDisposable {
    * Cost: a compiled statement is kept by its text; the first query `at` a moment replays the log up to it.
    * @throws as `execute`, and `read_only` for a write, `offset_out_of_range`.
    */
-  async query(id: TenantId, sql: string, params?: SqlParams, options: { readonly at?: Moment } = {}): Promise<Row[]> {
+  async query(
+    id: TenantId,
+    sql: string,
+    params?: SqlParams,
+    options: { readonly at?: Moment } = {},
+  ): Promise<Row[]> {
     const request: StatementRequest = { sql, params };
     const { at } = parseOptions(options);
     try {
@@ -223,7 +266,9 @@ export class Kimberlite implements AsyncDisposable {
     rows: Readonly<Record<string, SqlInput>> | readonly Readonly<Record<string, SqlInput>>[],
     options?: OperationOptions,
   ): Promise<ExecuteResult> {
-    const list = Array.isArray(rows) ? (rows as readonly Readonly<Record<string, SqlInput>>[]) : [rows as Record<string, SqlInput>];
+    const list = Array.isArray(rows)
+      ? (rows as readonly Readonly<Record<string, SqlInput>>[])
+      : [rows as Record<string, SqlInput>];
     const requests = list.map((row) => insertRequest(table, row));
     if (requests.length === 0) throw kimberliteError("invalid_argument", "insert() takes at least one row");
     const results = await this.transaction(id, requests, options);
@@ -232,12 +277,20 @@ export class Kimberlite implements AsyncDisposable {
   }
 
   /** Runs a list of statements as one transaction: all of them or none. */
-  transaction(id: TenantId, statements: readonly Statement[], options?: OperationOptions): Promise<ExecuteResult[]>;
+  transaction(
+    id: TenantId,
+    statements: readonly Statement[],
+    options?: OperationOptions,
+  ): Promise<ExecuteResult[]>;
   /**
    * Runs a callback as one transaction that holds the tenant's writer for a bounded time. It commits when the callback
    * resolves and is rolled back if it throws, or past `timeLimitMs` (`transaction_timeout`).
    */
-  transaction<T>(id: TenantId, callback: (transaction: Transaction) => Promise<T> | T, options?: TransactionOptions): Promise<T>;
+  transaction<T>(
+    id: TenantId,
+    callback: (transaction: Transaction) => Promise<T> | T,
+    options?: TransactionOptions,
+  ): Promise<T>;
   async transaction<T>(
     id: TenantId,
     work: readonly Statement[] | ((transaction: Transaction) => Promise<T> | T),
@@ -246,16 +299,22 @@ export class Kimberlite implements AsyncDisposable {
     const context = parseContext(options);
     if (typeof work !== "function") return this.#operate(id, (engine) => runList(engine, context, work));
     const timeLimitMs = parseTimeLimit(options.timeLimitMs ?? DEFAULT_TRANSACTION_MS, "timeLimitMs");
-    return this.#operate(id, async (engine) => {
-      const run = async (transaction: LaneTransaction): Promise<T> => work(toTransaction(transaction));
-      return (await engine.pipeline.interact(context, run, { timeLimitMs })).value;
-    }, "once");
+    return this.#operate(
+      id,
+      async (engine) => {
+        const run = async (transaction: LaneTransaction): Promise<T> => work(toTransaction(transaction));
+        return (await engine.pipeline.interact(context, run, { timeLimitMs })).value;
+      },
+      "once",
+    );
   }
 
   /** @throws `stream_exists`, `invalid_argument` */
   async createStream(id: TenantId, name: string, options?: OperationOptions): Promise<StreamId> {
     const context = parseContext(options);
-    return this.#operate(id, async (engine) => StreamId(engine.tenant, await makeStream(engine, context, name)));
+    return this.#operate(id, async (engine) =>
+      StreamId(engine.tenant, await makeStream(engine, context, name)),
+    );
   }
 
   /** The tenant's streams: its tables and its event streams. */
@@ -275,10 +334,17 @@ export class Kimberlite implements AsyncDisposable {
    * `idempotencyKey` with the same events gives the first result again, also after a restart; with others it is
    * `idempotency_conflict`.
    */
-  async append(id: TenantId, stream: StreamId, events: readonly unknown[], options: AppendOptions & OperationOptions = {}): Promise<AppendResult> {
+  async append(
+    id: TenantId,
+    stream: StreamId,
+    events: readonly unknown[],
+    options: AppendOptions & OperationOptions = {},
+  ): Promise<AppendResult> {
     const context = parseContext(options);
     const maxBytes = this.#open().limits.maxValueBytes;
-    return this.#operate(id, (engine) => appendEvents(engine, { stream, events, options, context, maxBytes }));
+    return this.#operate(id, (engine) =>
+      appendEvents(engine, { stream, events, options, context, maxBytes }),
+    );
   }
 
   /** Reads a stream in order. The tenant stays open while the iteration lasts. */
@@ -298,7 +364,8 @@ export class Kimberlite implements AsyncDisposable {
     const given = parseOptions(options);
     const from = parseOffset(given.from ?? 0n, "from");
     const signal = parseSignal(given.signal);
-    if (signal === undefined) throw kimberliteError("invalid_argument", "subscribe() takes the signal that will end it");
+    if (signal === undefined)
+      throw kimberliteError("invalid_argument", "subscribe() takes the signal that will end it");
     const check = (): void => void this.#admitted(id);
     yield* this.#iterate(id, stream, (engine, row) => tailItems(engine, row, { from, signal, check }));
   }
@@ -334,7 +401,8 @@ export class Kimberlite implements AsyncDisposable {
     const { checkpoint: note, onProgress, signal } = parseOptions(options);
     const rest = { onProgress: parseCallback(onProgress, "onProgress"), signal: parseSignal(signal) };
     const expected = { origin: `${this.#signerName()}/tenant/${tenant}` };
-    const checkpoint = note === undefined ? undefined : openCheckpoint(note, parseVerifierKey(this.verifierKey()), expected);
+    const checkpoint =
+      note === undefined ? undefined : openCheckpoint(note, parseVerifierKey(this.verifierKey()), expected);
     const place = {
       tenant,
       root: node.root,
@@ -357,9 +425,13 @@ export class Kimberlite implements AsyncDisposable {
   ): Promise<void> {
     const report = await this.verifyTenant(id, options);
     if (!report.ok) {
-      throw kimberliteError("log_damaged", `the log is damaged at offset ${report.firstBadOffset}: ${report.reason}`, {
-        detail: { tenant: report.tenant, offset: report.firstBadOffset },
-      });
+      throw kimberliteError(
+        "log_damaged",
+        `the log is damaged at offset ${report.firstBadOffset}: ${report.reason}`,
+        {
+          detail: { tenant: report.tenant, offset: report.firstBadOffset },
+        },
+      );
     }
     await this.#node.rebuildProjection(report.tenant);
   }
@@ -376,11 +448,17 @@ export class Kimberlite implements AsyncDisposable {
   }
 
   /** Proof that the log of `from` records is a prefix of the log of `to` records (RFC 9162 §2.1.4). */
-  async consistencyProof(id: TenantId, from: bigint | number, to: bigint | number): Promise<ConsistencyProof> {
+  async consistencyProof(
+    id: TenantId,
+    from: bigint | number,
+    to: bigint | number,
+  ): Promise<ConsistencyProof> {
     const sizes = { fromSize: parseOffset(from, "from"), toSize: parseOffset(to, "to") };
     return this.#inspect(id, (engine) => {
       if (sizes.toSize > engine.log.nextOffset) {
-        throw kimberliteError("offset_out_of_range", "the log is not that long", { detail: { size: engine.log.nextOffset } });
+        throw kimberliteError("offset_out_of_range", "the log is not that long", {
+          detail: { size: engine.log.nextOffset },
+        });
       }
       const prover = proveConsistency(sizes);
       for (const leaf of engine.log.leafHashes(0n, sizes.toSize)) prover.push(leaf);
@@ -416,12 +494,19 @@ export class Kimberlite implements AsyncDisposable {
 
   /** Versions and ages of the tenant's keys, never a key. */
   async keys(id: TenantId): Promise<TenantKeyReport & { readonly blocksSealed: number }> {
-    return this.#inspect(id, (engine) => ({ ...engine.keys.describe(), blocksSealed: engine.pipeline.blocksSealed }));
+    return this.#inspect(id, (engine) => ({
+      ...engine.keys.describe(),
+      blocksSealed: engine.pipeline.blocksSealed,
+    }));
   }
 
   stats(): NodeStats {
     const node = this.#open();
-    return { tenants: node.directory.size, openTenants: node.tenants.size, installation: node.installation.id };
+    return {
+      tenants: node.directory.size,
+      openTenants: node.tenants.size,
+      installation: node.installation.id,
+    };
   }
 
   /** Finishes what was accepted, then closes. Idempotent. */
@@ -447,13 +532,19 @@ export class Kimberlite implements AsyncDisposable {
   #admitted(id: TenantId): ReturnType<NodeState["directory"]["get"]> {
     const entry = this.#open().directory.get(TenantId(id));
     if (entry.state === "suspended") {
-      throw kimberliteError("tenant_suspended", `tenant ${entry.id} is suspended`, { detail: { tenant: entry.id } });
+      throw kimberliteError("tenant_suspended", `tenant ${entry.id} is suspended`, {
+        detail: { tenant: entry.id },
+      });
     }
     return entry;
   }
 
   /** Admits and runs one operation of a tenant. */
-  async #operate<T>(id: TenantId, work: (engine: TenantEngine) => T | Promise<T>, runs: "again" | "once" = "again"): Promise<T> {
+  async #operate<T>(
+    id: TenantId,
+    work: (engine: TenantEngine) => T | Promise<T>,
+    runs: "again" | "once" = "again",
+  ): Promise<T> {
     const entry = this.#admitted(id);
     const gate = this.#node.gate(entry.id, entry.quota);
     gate.enter();
@@ -477,10 +568,14 @@ export class Kimberlite implements AsyncDisposable {
   async #rebuildIfDamaged(tenant: TenantId, error: unknown): Promise<Error> {
     if (!isProjectionDamage(error)) throw error;
     await this.#node.rebuildProjection(tenant);
-    return kimberliteError("overloaded", "the tenant's projection was damaged and has been rebuilt; try again", {
-      detail: { tenant },
-      retryAfterMs: 0,
-    });
+    return kimberliteError(
+      "overloaded",
+      "the tenant's projection was damaged and has been rebuilt; try again",
+      {
+        detail: { tenant },
+        retryAfterMs: 0,
+      },
+    );
   }
 
   /** The same as `#operate` with a read of a tenant that is open, without a turn of the event loop in between. */
@@ -553,8 +648,13 @@ function toArraysResult(result: StatementResult, offset: bigint | undefined): Ar
   return { ...result, rows: result.rows as SqlValue[][], offset };
 }
 
-async function runList(engine: TenantEngine, context: CallContext, statements: readonly Statement[]): Promise<ExecuteResult[]> {
-  if (!Array.isArray(statements)) throw kimberliteError("invalid_argument", "transaction() takes statements or a callback");
+async function runList(
+  engine: TenantEngine,
+  context: CallContext,
+  statements: readonly Statement[],
+): Promise<ExecuteResult[]> {
+  if (!Array.isArray(statements))
+    throw kimberliteError("invalid_argument", "transaction() takes statements or a callback");
   const requests: StatementRequest[] = (statements as readonly Statement[]).map((statement) =>
     typeof statement === "string" ? { sql: statement } : { sql: statement?.sql, params: statement?.params },
   );
@@ -568,7 +668,10 @@ function toTransaction(transaction: LaneTransaction): Transaction {
   return { execute: run, query: async (sql, params) => [...(await run(sql, params)).rows] };
 }
 
-function insertRequest(table: unknown, row: Readonly<Record<string, SqlInput>>): { sql: string; params: SqlInput[] } {
+function insertRequest(
+  table: unknown,
+  row: Readonly<Record<string, SqlInput>>,
+): { sql: string; params: SqlInput[] } {
   if (typeof table !== "string" || table === "" || table.includes("\0")) {
     throw kimberliteError("invalid_argument", "insert() takes the name of a table");
   }

@@ -3,7 +3,6 @@
  * then takes the directory, recovers the journal, and opens the system tenant with the catalogue.
  */
 import { dirname, join, resolve } from "node:path";
-import { assert, kimberliteError } from "./errors.ts";
 import {
   type Installation,
   lockDirectory,
@@ -12,6 +11,7 @@ import {
   writeInstallation,
 } from "./directory/data-directory.ts";
 import { Directory } from "./directory/directory.ts";
+import { assert, kimberliteError } from "./errors.ts";
 import { type Clock, systemClock } from "./host/clock.ts";
 import { type Disk, systemDisk } from "./host/disk.ts";
 import { type Randomness, systemRandomness } from "./host/randomness.ts";
@@ -108,7 +108,10 @@ export class NodeState {
     this.disk = base.disk;
     this.root = base.root;
     this.#master = base.master;
-    this.tenants = new OpenTenants((tenant) => this.#openTenant(tenant), base.options.maxOpenTenants ?? DEFAULT_MAX_OPEN);
+    this.tenants = new OpenTenants(
+      (tenant) => this.#openTenant(tenant),
+      base.options.maxOpenTenants ?? DEFAULT_MAX_OPEN,
+    );
   }
 
   static async open(options: OpenOptions): Promise<NodeState> {
@@ -129,10 +132,17 @@ export class NodeState {
     }
   }
 
-  static async #openLocked(base: Base, unlock: () => void, present: Installation | undefined): Promise<NodeState> {
+  static async #openLocked(
+    base: Base,
+    unlock: () => void,
+    present: Installation | undefined,
+  ): Promise<NodeState> {
     const { disk, root } = base;
     if (present !== undefined && listSegments(disk, logFolder(root, SYSTEM_TENANT)).length === 0) {
-      throw kimberliteError("catalog_damaged", "the system tenant's log, which holds the catalogue, is missing");
+      throw kimberliteError(
+        "catalog_damaged",
+        "the system tenant's log, which holds the catalogue, is missing",
+      );
     }
     const installation = present ?? newInstallation(base.randomness);
     const keyStore = await KeyStore.open(join(root, "keys"), disk);
@@ -140,11 +150,23 @@ export class NodeState {
     const journal = await Journal.open(root, disk, base.options.journalFileBytes);
     const lanes = new Lanes();
     const sweep = new SettleSweep();
-    const system = new SystemTenant((onBroken) => openSystem(base, { keyStore, journal, lanes, sweep, onBroken }));
+    const system = new SystemTenant((onBroken) =>
+      openSystem(base, { keyStore, journal, lanes, sweep, onBroken }),
+    );
     try {
       const directory = await Directory.load(() => system.healthy(), base.clock);
       if (present === undefined) await writeInstallation(disk, root, installation);
-      return new NodeState({ base, installation, keyStore, journal, lanes, sweep, system, directory, unlock });
+      return new NodeState({
+        base,
+        installation,
+        keyStore,
+        journal,
+        lanes,
+        sweep,
+        system,
+        directory,
+        unlock,
+      });
     } catch (error) {
       await inTurn([() => system.close(), () => lanes.close(), () => journal.close()]).catch(() => undefined);
       throw error;
@@ -179,7 +201,9 @@ export class NodeState {
     const orphan = this.keyStore.read(tenant) !== undefined;
     if (orphan) {
       if (listSegments(this.disk, logFolder(this.root, tenant)).length > 0) {
-        throw kimberliteError("tenant_exists", "data of a tenant of that id is on the disk", { detail: { tenant } });
+        throw kimberliteError("tenant_exists", "data of a tenant of that id is on the disk", {
+          detail: { tenant },
+        });
       }
       await this.keyStore.destroy(tenant);
     }
@@ -188,7 +212,8 @@ export class NodeState {
 
   /** Closes the tenant and opens it with no projection, so that it is built from the log; once for all who ask. */
   rebuildProjection(tenant: TenantId): Promise<void> {
-    const running = this.#rebuilding.get(tenant) ?? this.#rebuild(tenant).finally(() => this.#rebuilding.delete(tenant));
+    const running =
+      this.#rebuilding.get(tenant) ?? this.#rebuild(tenant).finally(() => this.#rebuilding.delete(tenant));
     this.#rebuilding.set(tenant, running);
     return running;
   }
@@ -210,7 +235,14 @@ export class NodeState {
   }
 
   async close(): Promise<void> {
-    const parts = [{ close: () => this.tenants.closeAll() }, this.#system, this.sweep, this.lanes, this.journal, this.masterKey];
+    const parts = [
+      { close: () => this.tenants.closeAll() },
+      this.#system,
+      this.sweep,
+      this.lanes,
+      this.journal,
+      this.masterKey,
+    ];
     try {
       await inTurn(parts.map((part) => async () => part.close()));
     } finally {
@@ -228,7 +260,10 @@ export class NodeState {
     try {
       if (this.#toRebuild.delete(tenant)) removeProjections(this.disk, this.root, tenant);
       return await TenantEngine.open({
-        ...engineBase({ ...this, options: this.#options, randomness: this.#randomness, master: this.#master }, this),
+        ...engineBase(
+          { ...this, options: this.#options, randomness: this.#randomness, master: this.#master },
+          this,
+        ),
         tenant,
         keys,
         gate: this.gate(tenant, entry.quota),
@@ -266,7 +301,12 @@ interface Base {
 }
 
 function parseOptions(options: OpenOptions): Base {
-  if (typeof options !== "object" || options === null || typeof options.dataDir !== "string" || options.dataDir === "") {
+  if (
+    typeof options !== "object" ||
+    options === null ||
+    typeof options.dataDir !== "string" ||
+    options.dataDir === ""
+  ) {
     throw kimberliteError("invalid_argument", "open() takes { dataDir, masterKey }");
   }
   if (options.dataDir.includes("\0")) throw kimberliteError("invalid_argument", "dataDir is a path");
@@ -275,7 +315,10 @@ function parseOptions(options: OpenOptions): Base {
   requireSettings(options);
   for (const bytes of [options.logSegmentBytes, options.journalFileBytes]) {
     if (bytes === undefined || (Number.isSafeInteger(bytes) && bytes >= MIN_FILE_BYTES)) continue;
-    throw kimberliteError("invalid_argument", `a file of the log or the journal has at least ${MIN_FILE_BYTES} bytes`);
+    throw kimberliteError(
+      "invalid_argument",
+      `a file of the log or the journal has at least ${MIN_FILE_BYTES} bytes`,
+    );
   }
   return {
     options,
@@ -292,9 +335,13 @@ function parseOptions(options: OpenOptions): Base {
 function refuseOrphans({ disk, root }: Base): void {
   const tenants = disk.list(join(root, "tenants")).filter((name) => name !== SYSTEM_TENANT.toString());
   if (tenants.length === 0) return;
-  throw kimberliteError("directory_not_initialised", "the path holds tenants but not the file that says their format", {
-    detail: { tenants: tenants.length },
-  });
+  throw kimberliteError(
+    "directory_not_initialised",
+    "the path holds tenants but not the file that says their format",
+    {
+      detail: { tenants: tenants.length },
+    },
+  );
 }
 
 /** Fails, before anything is written, if the master key is missing or is not the one that this directory was made with. */

@@ -44,7 +44,8 @@ export function requireSettings(settings: {
 export function parseLimits(limits: Partial<StatementLimits> | undefined): StatementLimits {
   const given = Object.entries(parseOptions(limits)).filter(([, value]) => value !== undefined);
   for (const [name, value] of given) {
-    if (!Object.hasOwn(DEFAULT_LIMITS, name)) throw kimberliteError("invalid_argument", "there is no limit of that name");
+    if (!Object.hasOwn(DEFAULT_LIMITS, name))
+      throw kimberliteError("invalid_argument", "there is no limit of that name");
     parseCount(value, { name, min: 1, max: MAX_LIMIT });
   }
   return { ...DEFAULT_LIMITS, ...(Object.fromEntries(given) as Partial<StatementLimits>) };

@@ -10,6 +10,7 @@ import Table from "cli-table3";
 import type { SqlValue } from "../projection/values.ts";
 
 const SHOWN_BLOB_BYTES = 16;
+const PAGE_ROWS = 200;
 /** C0, DEL, C1, and the marks that reorder or hide text; newlines are kept. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
 const UNSAFE = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
@@ -41,16 +42,24 @@ function formatBlob(bytes: Uint8Array): string {
   return bytes.length <= SHOWN_BLOB_BYTES ? `x'${shown}'` : `x'${shown}…' (${bytes.length} bytes)`;
 }
 
-/** A table with a head; numbers are to the right. */
+/**
+ * A table with a head; numbers are to the right. A long one has a head again every `PAGE_ROWS` rows, because the time
+ * to lay one out grows with the square of its length.
+ */
 export function renderTable(columns: readonly string[], rows: readonly (readonly SqlValue[])[]): string {
   const numeric = columns.map((_, index) => rows.length > 0 && rows.every((row) => isNumeric(row[index])));
-  const table = new Table({
-    head: columns.map((column) => bold(escapeLine(column))),
-    colAligns: numeric.map((right) => (right ? "right" : "left")),
-    style: { head: [], border: [], compact: true },
-  });
-  for (const row of rows) table.push(row.map(formatCell));
-  return table.toString();
+  const head = columns.map((column) => bold(escapeLine(column)));
+  const pages: string[] = [];
+  for (let at = 0; at === 0 || at < rows.length; at += PAGE_ROWS) {
+    const table = new Table({
+      head,
+      colAligns: numeric.map((right) => (right ? "right" : "left")),
+      style: { head: [], border: [], compact: true },
+    });
+    for (const row of rows.slice(at, at + PAGE_ROWS)) table.push(row.map(formatCell));
+    pages.push(table.toString());
+  }
+  return pages.join("\n");
 }
 
 function isNumeric(value: SqlValue | undefined): boolean {

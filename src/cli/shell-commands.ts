@@ -2,7 +2,7 @@
 import { kimberliteError } from "../errors.ts";
 import type { Kimberlite } from "../kimberlite.ts";
 import type { Moment } from "../pipeline/time-travel.ts";
-import type { SqlValue } from "../projection/values.ts";
+import type { SqlParams, SqlValue } from "../projection/values.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import { parseMoment } from "./arguments.ts";
 import { counted, escapeText, formatBytes, renderTable, toJson } from "./render.ts";
@@ -33,7 +33,7 @@ const HELP = `A statement ends with ;
 
 const TABLES = `SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
   ORDER BY name`;
-const SCHEMA = `SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND (?1 IS NULL OR lower(tbl_name) = lower(?1))
+const SCHEMA = `SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND (:name IS NULL OR lower(tbl_name) = lower(:name))
   ORDER BY tbl_name, type = 'table' DESC, name`;
 
 const COMMANDS: Readonly<Record<string, ShellCommand>> = {
@@ -60,13 +60,13 @@ export async function runShellCommand(session: ShellSession, line: string): Prom
 async function select(
   session: ShellSession,
   sql: string,
-  params: SqlValue[] = [],
+  params: SqlParams = [],
 ): Promise<readonly (readonly SqlValue[])[]> {
   return (await runStatement(session, sql, params)).rows;
 }
 
 async function showSchema(session: ShellSession, table: string): Promise<string> {
-  const rows = await select(session, SCHEMA, [table === "" ? null : table]);
+  const rows = await select(session, SCHEMA, { name: table === "" ? null : table });
   if (rows.length === 0 && table !== "")
     throw kimberliteError("invalid_argument", `there is no table ${table}`);
   const statements = rows.map(([sql]) => String(sql));

@@ -26,15 +26,17 @@ const QUOTES: ReadonlyMap<string, Mode> = new Map([
   ["`", "`"],
   ["[", "]"],
 ]);
-const WORD_CHARACTER = /[\w$\u0080-\uffff]/;
+const WORD_CHARACTER = /[\w$\u0080-\ufefe\uff00-\uffff]/;
 const SPACE = /[ \t\r\n\f\v\ufeff]/;
 
 export class SqlSplitter {
-  #text = "";
-  /** Characters of `#text` that were looked at. */
+  /** What earlier pieces hold of the statement. */
+  #earlier: string[] = [];
+  #piece = "";
   #at = 0;
-  /** Where the statement's first token is; -1 before it. */
-  #start = -1;
+  /** True once the statement's first token was seen; `#from` is where its part of this piece begins. */
+  #started = false;
+  #from = 0;
   #mode: Mode = "code";
   #place: Place = "start";
   #word = "";
@@ -43,28 +45,27 @@ export class SqlSplitter {
 
   /** Takes more text. @returns the statements that it completed, without their semicolons and leading comments */
   push(text: string): string[] {
-    this.#text += text;
+    this.#piece = text;
+    this.#from = 0;
     const done: string[] = [];
-    for (; this.#at < this.#text.length; this.#at += 1) {
-      const statement = this.#look(this.#text[this.#at] as string);
+    for (this.#at = 0; this.#at < text.length; this.#at += 1) {
+      const statement = this.#look(text[this.#at] as string);
       if (statement !== undefined) done.push(statement);
     }
-    this.#forgetDone();
+    if (this.#started) this.#earlier.push(text.slice(this.#from));
     return done;
   }
 
   /** Takes the end of the text. @returns the last statement, if it had no semicolon */
   finish(): string | undefined {
-    const empty = this.#start < 0 && (this.#mode !== "code" || this.#pending === "");
-    const rest = empty ? "" : this.#text.slice(Math.max(this.#start, 0));
+    const operator = this.#mode === "code" && !this.#started ? this.#pending : "";
+    const rest = this.#earlier.join("") + operator;
     this.reset();
-    return rest.trim() === "" ? undefined : rest.trimEnd();
+    return rest === "" ? undefined : rest.trimEnd();
   }
 
   /** Forgets an unfinished statement. */
   reset(): void {
-    this.#text = "";
-    this.#at = 0;
     this.#mode = "code";
     this.#pending = "";
     this.#begin();
@@ -72,7 +73,7 @@ export class SqlSplitter {
 
   /** True between statements: what comes next begins one. */
   get idle(): boolean {
-    return this.#start < 0 && this.#mode === "code" && this.#pending === "";
+    return !this.#started && this.#mode === "code" && this.#pending === "";
   }
 
   #look(character: string): string | undefined {
@@ -119,7 +120,8 @@ export class SqlSplitter {
   /** The character before was an operator after all. */
   #flushPending(pending: string): void {
     if (pending === "") return;
-    this.#markStart(this.#at - 1);
+    if (this.#at === 0 && !this.#started) this.#earlier.push(pending);
+    this.#markStart(Math.max(this.#at - 1, 0));
     this.#step("other");
   }
 
@@ -135,32 +137,26 @@ export class SqlSplitter {
       this.#step("semicolon");
       return undefined;
     }
-    const statement = this.#start < 0 ? undefined : this.#text.slice(this.#start, this.#at).trimEnd();
+    const text = this.#started ? this.#earlier.join("") + this.#piece.slice(this.#from, this.#at) : undefined;
     this.#begin();
-    return statement;
+    return text?.trimEnd();
   }
 
   #begin(): void {
-    this.#start = -1;
+    this.#earlier = [];
+    this.#started = false;
     this.#place = "start";
     this.#word = "";
   }
 
   #markStart(at: number): void {
-    if (this.#start < 0) this.#start = at;
+    if (this.#started) return;
+    this.#started = true;
+    this.#from = at;
   }
 
   #step(token: Token): void {
     this.#place = nextPlace(this.#place, token);
-  }
-
-  /** Keeps only what is not done; in the middle of a comment before a statement, nothing. */
-  #forgetDone(): void {
-    const keepFrom = this.#start >= 0 ? this.#start : this.#text.length - this.#pending.length;
-    if (keepFrom === 0) return;
-    this.#text = this.#text.slice(keepFrom);
-    this.#at -= keepFrom;
-    if (this.#start >= 0) this.#start = 0;
   }
 }
 

@@ -60,7 +60,9 @@ export function lockDirectory(root: string): () => void {
     db?.close();
     const code = (error as { code?: string }).code ?? "";
     if (code.startsWith("SQLITE_BUSY")) {
-      throw kimberliteError("directory_locked", "another process has this data directory open", { cause: error });
+      throw kimberliteError("directory_locked", "another process has this data directory open", {
+        cause: error,
+      });
     }
     throw diskError(error);
   }

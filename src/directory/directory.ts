@@ -56,8 +56,11 @@ export class Directory {
   static async load(system: () => Promise<TenantEngine>, clock: Clock): Promise<Directory> {
     const directory = new Directory(system, clock);
     const engine = await system();
-    const tables = (await engine.settledReader()).query({ sql: "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'tenants'" });
-    if (tables.rows.length === 0) await engine.pipeline.submit(ACTOR, (session) => void session.run({ sql: SCHEMA }));
+    const tables = (await engine.settledReader()).query({
+      sql: "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'tenants'",
+    });
+    if (tables.rows.length === 0)
+      await engine.pipeline.submit(ACTOR, (session) => void session.run({ sql: SCHEMA }));
     const { rows } = (await engine.settledReader()).query({ sql: "SELECT * FROM tenants" });
     for (const row of rows) directory.#remember(parseRow(row as unknown as CatalogRow));
     return directory;
@@ -98,7 +101,12 @@ export class Directory {
     }
     this.#creating.add(id);
     try {
-      const entry: DirectoryEntry = { ...config, state: "active", createdAtUs: this.#clock.wallTimeUs(), hasLog: false };
+      const entry: DirectoryEntry = {
+        ...config,
+        state: "active",
+        createdAtUs: this.#clock.wallTimeUs(),
+        hasLog: false,
+      };
       await prepare();
       await this.#insert(entry);
       this.#remember(entry);
@@ -135,7 +143,12 @@ export class Directory {
 
   async #change(id: TenantId, change: Partial<DirectoryEntry>): Promise<DirectoryEntry> {
     this.get(id);
-    const columns = { quota: "quota", state: "state", retentionMs: "retention_ms", hasLog: "has_log" } as const;
+    const columns = {
+      quota: "quota",
+      state: "state",
+      retentionMs: "retention_ms",
+      hasLog: "has_log",
+    } as const;
     const { pipeline } = await this.#system();
     await pipeline.submit(ACTOR, (session) => {
       for (const [field, column] of Object.entries(columns)) {

@@ -135,11 +135,14 @@ export function parseHeader(bytes: Buffer): BlockHeader | undefined {
   if (bytes.length < BLOCK_FIXED_BYTES || bytes.readUInt32LE(0) !== MAGIC) return undefined;
   const version = bytes.readUInt16LE(4);
   if (version > BLOCK_FORMAT_VERSION) {
-    throw kimberliteError("format_too_new", `the log has blocks of format ${version}`, { detail: { version } });
+    throw kimberliteError("format_too_new", `the log has blocks of format ${version}`, {
+      detail: { version },
+    });
   }
   const count = bytes.readUInt32LE(24);
   const sealedBytes = bytes.readUInt32LE(92);
-  const sane = count >= 1 && count <= MAX_RECORDS && sealedBytes > TAG_BYTES && sealedBytes <= MAX_SEALED_BYTES;
+  const sane =
+    count >= 1 && count <= MAX_RECORDS && sealedBytes > TAG_BYTES && sealedBytes <= MAX_SEALED_BYTES;
   if (version === 0 || bytes.readUInt16LE(6) !== SUITE_AES_256_GCM_SHA_256 || !sane) return undefined;
   return {
     tenant: bytes.readBigUInt64LE(8) as TenantId,
@@ -164,7 +167,8 @@ export function parseBlock(bytes: Buffer, header: BlockHeader): Block {
   const headerEnd = BLOCK_FIXED_BYTES + header.count * HASH_BYTES;
   const sealedEnd = headerEnd + header.sealedBytes;
   const leafHashes: Buffer[] = [];
-  for (let at = BLOCK_FIXED_BYTES; at < headerEnd; at += HASH_BYTES) leafHashes.push(bytes.subarray(at, at + HASH_BYTES));
+  for (let at = BLOCK_FIXED_BYTES; at < headerEnd; at += HASH_BYTES)
+    leafHashes.push(bytes.subarray(at, at + HASH_BYTES));
   return {
     header,
     headerBytes: bytes.subarray(0, headerEnd),

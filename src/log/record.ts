@@ -49,7 +49,12 @@ export interface LogRecord {
 /** The text key `c`: one byte of head, one of text. */
 const CHANGES_KEY: Buffer = Buffer.from([0x61, 0x63]);
 
-const codec = new Encoder({ useRecords: false, tagUint8Array: false, variableMapSize: true, mapsAsObjects: true });
+const codec = new Encoder({
+  useRecords: false,
+  tagUint8Array: false,
+  variableMapSize: true,
+  mapsAsObjects: true,
+});
 
 /** Encodes a value of the record format or an event: maps, arrays, text, bytes, integers, floats, null, booleans. */
 export function encodeCbor(value: unknown): Buffer {

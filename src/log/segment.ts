@@ -85,7 +85,9 @@ export function readSegmentHeader(
   if (bytes.length < FIXED_BYTES || bytes.readUInt32LE(0) !== MAGIC) throw fail("a segment has no header");
   const version = bytes.readUInt16LE(4);
   if (version > SEGMENT_FORMAT_VERSION) {
-    throw kimberliteError("format_too_new", `the log has segments of format ${version}`, { detail: { version } });
+    throw kimberliteError("format_too_new", `the log has segments of format ${version}`, {
+      detail: { version },
+    });
   }
   const count = bytes.readUInt32LE(56);
   const total = segmentHeaderBytes(count);
@@ -155,7 +157,12 @@ export function* scanSegment(file: DiskFile, from: number, start: ChainState): G
 }
 
 function scanOne(reader: ChunkReader, position: number, chain: ChainState): Scanned {
-  const bad = (kind: "torn" | "damaged", why: string): Scanned => ({ kind, position, offset: chain.nextOffset, why });
+  const bad = (kind: "torn" | "damaged", why: string): Scanned => ({
+    kind,
+    position,
+    offset: chain.nextOffset,
+    why,
+  });
   const fixed = reader.read(position, BLOCK_FIXED_BYTES);
   if (fixed.length === 0) return { kind: "end", position };
   const header = parseHeader(fixed);
@@ -177,7 +184,8 @@ function scanOne(reader: ChunkReader, position: number, chain: ChainState): Scan
 }
 
 function tornWithoutHeader(reader: ChunkReader, position: number, fixed: Buffer): string | undefined {
-  if (fixed.length < BLOCK_FIXED_BYTES && reader.endsAt(position + fixed.length)) return "the file ends inside a header";
+  if (fixed.length < BLOCK_FIXED_BYTES && reader.endsAt(position + fixed.length))
+    return "the file ends inside a header";
   return reader.isZeroFrom(position) ? "the file ends in zeros" : undefined;
 }
 

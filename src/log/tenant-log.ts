@@ -20,8 +20,8 @@ import {
   listSegments,
   logFolder,
   readSegmentHeader,
-  SEGMENT_MAX_BYTES,
   type Scanned,
+  SEGMENT_MAX_BYTES,
   scanSegment,
   segmentHeaderBytes,
   segmentPath,
@@ -183,7 +183,8 @@ export class TenantLog {
     const end = this.#head.nextOffset;
     if (from >= end) return;
     let index = this.#segments.findLastIndex((first) => first <= from);
-    if (index < 0) throw damaged({ tenant: this.tenant, firstOffset: from }, "the segment that holds it is missing");
+    if (index < 0)
+      throw damaged({ tenant: this.tenant, firstOffset: from }, "the segment that holds it is missing");
     let chain: ChainState | undefined;
     for (; index < this.#segments.length; index += 1) {
       for (const block of this.#segmentBlocks(this.#segments[index] as bigint, from, chain)) {
@@ -392,7 +393,8 @@ export class TenantLog {
     const begins: ChainState = { tenant: this.tenant, nextOffset: firstOffset, hash: header.previousHash };
     let next = firstOffset;
     for (const scanned of scanSegment(file, bytes, begins)) {
-      if (scanned.kind === "block") next = scanned.block.header.firstOffset + BigInt(scanned.block.header.count);
+      if (scanned.kind === "block")
+        next = scanned.block.header.firstOffset + BigInt(scanned.block.header.count);
     }
     return next;
   }
@@ -417,10 +419,13 @@ function headAfter(head: LogHead, block: Block): LogHead {
 
 function* leavesOf(prepared: PreparedBlock): Generator<Buffer, void> {
   const { entry, next } = prepared;
-  const block = prepared.newSegment ? entry.bytes.subarray(entry.bytes.length - blockLength(prepared)) : entry.bytes;
+  const block = prepared.newSegment
+    ? entry.bytes.subarray(entry.bytes.length - blockLength(prepared))
+    : entry.bytes;
   const count = block.readUInt32LE(24);
   assert(next.nextOffset === block.readBigUInt64LE(16) + BigInt(count), "the head lies behind the block");
-  for (let index = 0; index < count; index += 1) yield Buffer.from(block.subarray(96 + index * 32, 128 + index * 32));
+  for (let index = 0; index < count; index += 1)
+    yield Buffer.from(block.subarray(96 + index * 32, 128 + index * 32));
 }
 
 function blockLength(prepared: PreparedBlock): number {
@@ -433,4 +438,3 @@ function bitCount(size: bigint): number {
   for (let rest = size; rest > 0n; rest &= rest - 1n) count += 1;
   return count;
 }
-

@@ -100,7 +100,11 @@ function refuseIfAborted(signal: AbortSignal | undefined): void {
 }
 
 /** @returns why it stopped before the end, or undefined. */
-async function walk(options: VerifyOptions, state: State, roots: Map<bigint, Buffer>): Promise<string | undefined> {
+async function walk(
+  options: VerifyOptions,
+  state: State,
+  roots: Map<bigint, Buffer>,
+): Promise<string | undefined> {
   refuseIfAborted(options.signal);
   const wanted = new Set(options.rootsAt ?? []);
   if (wanted.has(0n)) roots.set(0n, state.frontier.root());
@@ -133,20 +137,35 @@ interface SegmentTask {
   readonly roots: Map<bigint, Buffer>;
 }
 
-function* verifySegment(options: VerifyOptions, state: State, task: SegmentTask): Generator<number | string, void> {
+function* verifySegment(
+  options: VerifyOptions,
+  state: State,
+  task: SegmentTask,
+): Generator<number | string, void> {
   const { disk, tenant, folder } = options;
   const file = disk.open(segmentPath(folder, task.firstOffset), "read");
   try {
     const { header, bytes } = readSegmentHeader(file, { tenant, firstOffset: task.firstOffset });
     if (!header.previousHash.equals(state.hash)) return yield "a segment does not continue the one before";
     const frontier = state.frontier.snapshot().hashes;
-    const agrees = header.frontier.length === frontier.length && frontier.every((root, i) => root.equals(header.frontier[i] as Buffer));
+    const agrees =
+      header.frontier.length === frontier.length &&
+      frontier.every((root, i) => root.equals(header.frontier[i] as Buffer));
     if (!agrees) return yield "a segment's Merkle state is not that of the records before it";
     state.bytes += bytes;
-    for (const scanned of scanSegment(file, bytes, { tenant, nextOffset: state.nextOffset, hash: state.hash })) {
+    for (const scanned of scanSegment(file, bytes, {
+      tenant,
+      nextOffset: state.nextOffset,
+      hash: state.hash,
+    })) {
       if (scanned.kind === "end") return;
       if (scanned.kind !== "block") {
-        if (options.untilOffset !== undefined && state.nextOffset >= options.untilOffset && scanned.kind === "torn") return;
+        if (
+          options.untilOffset !== undefined &&
+          state.nextOffset >= options.untilOffset &&
+          scanned.kind === "torn"
+        )
+          return;
         return yield scanned.why;
       }
       verifyBlock(options, state, scanned.block);

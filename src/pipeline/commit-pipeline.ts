@@ -15,35 +15,20 @@
  * them; only if a batch is on its way to the disk just then must it wait, and after that each batch is committed at
  * once for as long as reads come.
  */
-import { assert, KimberliteError, kimberliteError } from "../errors.ts";
-import type { Clock } from "../host/clock.ts";
+import { KimberliteError, kimberliteError } from "../errors.ts";
 import { failpoint } from "../host/failpoint.ts";
 import type { TenantKeys } from "../keys/tenant-keys.ts";
-import { recordCostBytes } from "../log/block.ts";
 import type { Journal } from "../log/journal.ts";
-import { type Change, encodeRecord, joinRecord } from "../log/record.ts";
-import type { PreparedBlock, TenantLog } from "../log/tenant-log.ts";
-import type { StatementLimits } from "../projection/connection.ts";
-import { noteEvents } from "../projection/replay.ts";
+import { joinRecord } from "../log/record.ts";
+import type { PreparedBlock } from "../log/tenant-log.ts";
+import type { ProjectionMeta } from "../projection/bookkeeping.ts";
 import type { LaneTarget } from "../projection/lane-protocol.ts";
 import type { Lanes, Lease } from "../projection/lanes.ts";
-import type { ProjectionMeta } from "../projection/bookkeeping.ts";
-import type { ProjectionWriter, StatementRequest, StatementResult, WriteSession } from "../projection/writer.ts";
-import type { SettleSweep } from "./settle-sweep.ts";
-import type { QuotaGate } from "../quota/quota-gate.ts";
+import type { StatementRequest, StatementResult, WriteSession } from "../projection/writer.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-
-/** Who asked, and under which names. */
-export interface CallContext {
-  readonly actor: string;
-  readonly correlationId?: string | undefined;
-  readonly idempotencyKey?: string | undefined;
-}
-
-/** The statements of a transaction that is held open. */
-export interface LaneTransaction {
-  run(requests: readonly StatementRequest[]): Promise<StatementResult[]>;
-}
+import { Batch, type BatchParts, type CallContext } from "./batch.ts";
+import { type LaneTransaction, OpenTransaction, withTimeLimit } from "./lane-transaction.ts";
+import type { SettleSweep } from "./settle-sweep.ts";
 
 /** What a caller learns: its value, and the offset of its record if it changed anything. */
 export interface Committed<T> {
@@ -55,16 +40,10 @@ export interface InteractiveOptions {
   readonly timeLimitMs: number;
 }
 
-export interface PipelineParts {
+export interface PipelineParts extends BatchParts {
   readonly tenant: TenantId;
-  readonly log: TenantLog;
-  readonly writer: ProjectionWriter;
   readonly keys: TenantKeys;
   readonly journal: Journal;
-  readonly clock: Clock;
-  readonly gate: QuotaGate;
-  readonly limits: StatementLimits;
-  readonly pageSize: number;
   /** Blocks sealed under the present DEK version so far. */
   readonly blocksSealed: number;
   readonly dekRotateAfterBlocks: number;
@@ -101,33 +80,23 @@ interface LaneJob {
   readonly reject: (error: unknown) => void;
 }
 
-interface Accepted {
-  readonly job: Job;
-  readonly value: unknown;
-  readonly offset: bigint | undefined;
-}
-
 interface Sealed {
   readonly prepared: PreparedBlock;
   /** What the projection says of itself once it has the block. */
   readonly meta: Omit<ProjectionMeta, "nextStream">;
 }
 
-interface Batch {
-  readonly records: Buffer[];
-  readonly accepted: Accepted[];
-  recordBytes: number;
-  readonly timeUs: bigint;
-}
-
 const MAX_BATCH_JOBS = 512;
 const MAX_BATCH_MS = 20;
 const MAX_BATCH_BYTES = 16 * 1024 * 1024;
 const MAX_QUEUE = 100_000;
-const RECORD_HEADROOM_BYTES = 4096;
 /** How long the statements of a call may hold the main thread before they go to a lane. */
 const INLINE_LIMIT_MS = 20;
 const LANE_GRACE_MS = 1_000;
+/** A timer of Node.js that is longer fires at once. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+/** Half of the 2³² seals that SP 800-38D allows one key with random nonces. */
+const MAX_BLOCKS_PER_KEY = 2 ** 31;
 /** Batches that may wait in the projection's transaction: as many are replayed at most after a crash. */
 const MAX_UNSETTLED_BATCHES = 64;
 /** While the tenant was read within this time, its batches are committed at once. */
@@ -175,7 +144,10 @@ export class CommitPipeline {
    * Runs statements as one transaction. They start on this thread; if one is still running after a moment, all of them
    * are undone and run again in a lane, with the full time limit, so that no other tenant waits for them.
    */
-  submitStatements(context: CallContext, requests: readonly StatementRequest[]): Promise<Committed<StatementResult[]>> {
+  submitStatements(
+    context: CallContext,
+    requests: readonly StatementRequest[],
+  ): Promise<Committed<StatementResult[]>> {
     const work = (session: WriteSession): StatementResult[] => runInline(session, requests);
     return new Promise((resolve, reject) => {
       this.#enqueue({ context, work, requests, resolve: resolve as Job["resolve"], reject });
@@ -238,7 +210,7 @@ export class CommitPipeline {
 
   async #runBatch(): Promise<void> {
     const jobs = this.#takeJobs();
-    let batch: Batch;
+    let batch: Batch<Job>;
     try {
       batch = await this.#executeAll(jobs);
     } catch (error) {
@@ -251,14 +223,18 @@ export class CommitPipeline {
 
   #takeJobs(): Job[] {
     let count = 0;
-    while (count < MAX_BATCH_JOBS && count < this.#queue.length && !("run" in (this.#queue[count] as Job | LaneJob))) {
+    while (
+      count < MAX_BATCH_JOBS &&
+      count < this.#queue.length &&
+      !("run" in (this.#queue[count] as Job | LaneJob))
+    ) {
       count += 1;
     }
     return this.#queue.splice(0, count) as Job[];
   }
 
   /** Runs jobs until all are done or the batch is full; what is left over goes back to the queue's front. */
-  async #executeAll(jobs: Job[]): Promise<Batch> {
+  async #executeAll(jobs: Job[]): Promise<Batch<Job>> {
     let pending = jobs;
     for (;;) {
       const batch = this.#newBatch();
@@ -294,7 +270,7 @@ export class CommitPipeline {
     this.#parts.writer.reload();
   }
 
-  #executeSome(jobs: readonly Job[], batch: Batch): { job: Job; failed: ReadonlySet<Job> } | undefined {
+  #executeSome(jobs: readonly Job[], batch: Batch<Job>): { job: Job; failed: ReadonlySet<Job> } | undefined {
     const { writer, clock } = this.#parts;
     const startedMs = clock.monotonicMs();
     const failed = new Set<Job>();
@@ -305,7 +281,7 @@ export class CommitPipeline {
       }
       let offset: bigint | undefined;
       const outcome = writer.runJob(job.work, (changes) => {
-        offset = this.#accept(batch, job.context, changes);
+        offset = batch.accept(job.context, changes);
       });
       if (outcome.ok) batch.accepted.push({ job, value: outcome.value, offset });
       else {
@@ -324,55 +300,18 @@ export class CommitPipeline {
     if (requests === undefined || !slow) return job.reject(error);
     const run = (transaction: LaneTransaction): Promise<StatementResult[]> => transaction.run(requests);
     const { timeLimitMs } = this.#parts.limits;
-    this.#queue.push({ ...job, run, timeLimitMs: timeLimitMs * requests.length + LANE_GRACE_MS });
-  }
-
-  #newBatch(): Batch {
-    const now = this.#parts.clock.wallTimeUs();
-    const last = this.#parts.log.head.lastTimeUs;
-    return { records: [], accepted: [], recordBytes: 0, timeUs: now > last ? now : last };
-  }
-
-  /** Makes the record of a caller's changes, inside its savepoint: throwing here undoes the caller alone. */
-  #accept(batch: Batch, context: CallContext, changes: readonly Change[]): bigint | undefined {
-    if (changes.length === 0) return undefined;
-    const { log, writer } = this.#parts;
-    const offset = log.nextOffset + BigInt(batch.records.length);
-    for (const change of changes) {
-      if (change.kind === "events") {
-        noteEvents(writer.bookkeeping, { offset, idempotencyKey: context.idempotencyKey }, change);
-      }
-    }
-    this.#take(batch, encodeRecord({ offset, timeUs: batch.timeUs, ...context, changes }));
-    return offset;
-  }
-
-  /** Adds a record to the batch. @throws `transaction_too_large`, `quota_exceeded` */
-  #take(batch: Batch, record: Buffer, pages?: number): void {
-    const { limits } = this.#parts;
-    if (record.length > limits.maxTransactionBytes + RECORD_HEADROOM_BYTES) {
-      throw kimberliteError("transaction_too_large", "the transaction changes more than one record may hold", {
-        detail: { maxTransactionBytes: limits.maxTransactionBytes, bytes: record.length },
-      });
-    }
-    this.#checkStorage(batch, record.length, pages);
-    batch.records.push(record);
-    batch.recordBytes += record.length;
-  }
-
-  #checkStorage(batch: Batch, recordBytes: number, pages: number | undefined): void {
-    const { gate, log, writer, pageSize } = this.#parts;
-    const { maxLogBytes, maxProjectionBytes } = gate.quota;
-    if (maxLogBytes === undefined && maxProjectionBytes === undefined) return;
-    const growth = log.growthBytes(batch.records.length + 1, batch.recordBytes + recordBytes);
-    assert(growth >= recordCostBytes(recordBytes), "a block is larger than its record");
-    gate.checkStorage({
-      logBytes: log.head.totalBytes + growth,
-      projectionBytes: maxProjectionBytes === undefined ? 0 : (pages ?? writer.pageCount()) * pageSize,
+    this.#queue.push({
+      ...job,
+      run,
+      timeLimitMs: Math.min(timeLimitMs * requests.length + LANE_GRACE_MS, MAX_TIMER_MS),
     });
   }
 
-  async #commit(batch: Batch): Promise<void> {
+  #newBatch(): Batch<Job> {
+    return new Batch(this.#parts);
+  }
+
+  async #commit(batch: Batch<Job>): Promise<void> {
     const { log } = this.#parts;
     if (batch.records.length === 0) {
       this.#undoBatch();
@@ -398,16 +337,27 @@ export class CommitPipeline {
     await this.#rotateWhenDue();
   }
 
-  #seal(batch: Batch): Sealed {
+  #seal(batch: Batch<Job>): Sealed {
     const { log, keys } = this.#parts;
     const { version, key } = keys.current;
-    const prepared = log.prepare({ records: batch.records, key, dekVersion: version, epoch: 0n, timeUs: batch.timeUs });
-    return { prepared, meta: { ...prepared.next, dekVersion: version, blocksSealed: this.#blocksSealed + 1 } };
+    const prepared = log.prepare({
+      records: batch.records,
+      key,
+      dekVersion: version,
+      epoch: 0n,
+      timeUs: batch.timeUs,
+    });
+    return {
+      prepared,
+      meta: { ...prepared.next, dekVersion: version, blocksSealed: this.#blocksSealed + 1 },
+    };
   }
 
   #makeDurable(prepared: PreparedBlock): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#parts.journal.commit(prepared.entry, (error) => (error === undefined ? resolve() : reject(error as Error)));
+      this.#parts.journal.commit(prepared.entry, (error) =>
+        error === undefined ? resolve() : reject(error as Error),
+      );
     });
   }
 
@@ -476,7 +426,7 @@ export class CommitPipeline {
     return performance.now() - this.#lastReadMs < READ_LATELY_MS;
   }
 
-  #answer(batch: Batch): void {
+  #answer(batch: Batch<Job>): void {
     for (const { job, value, offset } of batch.accepted) job.resolve({ value, offset });
   }
 
@@ -490,7 +440,12 @@ export class CommitPipeline {
     this.#unsettled = undefined;
     this.#inBatch = false;
     for (const wake of this.#batchEnds.splice(0)) wake();
-    this.stop(kimberliteError("overloaded", "the tenant is being reopened; try again", { cause: error, retryAfterMs: 50 }));
+    this.stop(
+      kimberliteError("overloaded", "the tenant is being reopened; try again", {
+        cause: error,
+        retryAfterMs: 50,
+      }),
+    );
     this.#parts.onBroken(error);
     for (const wake of this.#idle.splice(0)) wake();
   }
@@ -510,7 +465,7 @@ export class CommitPipeline {
 
   async #leased(job: LaneJob, lease: Lease, target: LaneTarget): Promise<Committed<unknown>> {
     await lease.begin(target);
-    const transaction = new OpenTransaction(lease);
+    const transaction = new OpenTransaction(lease, performance.now() + job.timeLimitMs);
     let sealed: Sealed | undefined;
     let value: unknown;
     let offset: bigint | undefined;
@@ -521,7 +476,7 @@ export class CommitPipeline {
       const batch = this.#newBatch();
       if (changes !== undefined) {
         offset = this.#parts.log.nextOffset;
-        this.#take(batch, joinRecord({ offset, timeUs: batch.timeUs, ...job.context }, changes), pageCount);
+        batch.take(joinRecord({ offset, timeUs: batch.timeUs, ...job.context }, changes), pageCount);
         if (this.#parts.log.nextOffset === 0n) await this.#parts.beforeFirstBlock();
         sealed = this.#seal(batch);
         await this.#makeDurable(sealed.prepared);
@@ -536,10 +491,7 @@ export class CommitPipeline {
     return { value, offset };
   }
 
-  async #followInLane(
-    sealed: Sealed,
-    lease: Lease,
-  ): Promise<void> {
+  async #followInLane(sealed: Sealed, lease: Lease): Promise<void> {
     const { log, journal, writer, onCommit } = this.#parts;
     this.#blocksSealed += 1;
     try {
@@ -561,7 +513,12 @@ export class CommitPipeline {
   /** NIST SP 800-38D bounds the seals under one key with random nonces: the DEK changes long before. */
   async #rotateWhenDue(): Promise<void> {
     if (this.#blocksSealed < this.#parts.dekRotateAfterBlocks) return;
-    await this.rotateDek();
+    try {
+      await this.rotateDek();
+    } catch (error) {
+      // A key store that cannot be written now is asked again after the next block; only near the bound is it fatal.
+      if (this.#blocksSealed >= MAX_BLOCKS_PER_KEY) throw error;
+    }
   }
 
   /** Puts a new DEK version into force for the blocks that follow. */
@@ -574,7 +531,8 @@ export class CommitPipeline {
 
 /** Runs statements on this thread, as long as all of them together take no more than a moment. */
 function runInline(session: WriteSession, requests: readonly StatementRequest[]): StatementResult[] {
-  if (requests.length === 1) return [session.run({ ...(requests[0] as StatementRequest), timeLimitMs: INLINE_LIMIT_MS })];
+  if (requests.length === 1)
+    return [session.run({ ...(requests[0] as StatementRequest), timeLimitMs: INLINE_LIMIT_MS })];
   const startedMs = performance.now();
   return requests.map((request) => {
     if (performance.now() - startedMs > INLINE_LIMIT_MS) {
@@ -582,49 +540,4 @@ function runInline(session: WriteSession, requests: readonly StatementRequest[])
     }
     return session.run({ ...request, timeLimitMs: INLINE_LIMIT_MS });
   });
-}
-
-/** The calls of a transaction that is held open: refused once it ended, and ended only when none is running. */
-class OpenTransaction implements LaneTransaction {
-  readonly #lease: Lease;
-  readonly #running: Set<Promise<unknown>> = new Set();
-  #ended = false;
-
-  constructor(lease: Lease) {
-    this.#lease = lease;
-  }
-
-  async run(requests: readonly StatementRequest[]): Promise<StatementResult[]> {
-    if (this.#ended) throw kimberliteError("transaction_closed", "the transaction has ended");
-    const running = this.#lease.run(requests);
-    this.#running.add(running);
-    try {
-      return await running;
-    } finally {
-      this.#running.delete(running);
-    }
-  }
-
-  async end(): Promise<void> {
-    this.#ended = true;
-    await Promise.allSettled(this.#running);
-  }
-}
-
-async function withTimeLimit<T>(work: Promise<T>, timeLimitMs: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const limit = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(
-        kimberliteError("transaction_timeout", "the transaction was held open past its time limit", {
-          detail: { timeLimitMs },
-        }),
-      );
-    }, timeLimitMs);
-  });
-  try {
-    return await Promise.race([work, limit]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

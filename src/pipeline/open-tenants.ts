@@ -97,9 +97,11 @@ export class OpenTenants {
   async #closeSlot(tenant: TenantId, slot: Slot): Promise<void> {
     if (this.#slots.get(tenant) === slot) this.#slots.delete(tenant);
     const closed = slot.opening.then((engine) => engine.close());
-    const settled = closed.catch(() => undefined).finally(() => {
-      if (this.#closing.get(tenant) === settled) this.#closing.delete(tenant);
-    });
+    const settled = closed
+      .catch(() => undefined)
+      .finally(() => {
+        if (this.#closing.get(tenant) === settled) this.#closing.delete(tenant);
+      });
     this.#closing.set(tenant, settled);
     await closed;
   }

@@ -159,7 +159,10 @@ async function replayAll(
   parts.onProgress?.(report(parts, request, { done: request.untilOffset, changes: replayer.changes }));
   const { version, blocksSealed } = progress.dek();
   // A version that was put into force since has sealed nothing yet.
-  return { blocksSealed: version === parts.keys.current.version ? blocksSealed : 0, replayedChanges: replayer.changes };
+  return {
+    blocksSealed: version === parts.keys.current.version ? blocksSealed : 0,
+    replayedChanges: replayer.changes,
+  };
 }
 
 function report(
@@ -167,7 +170,12 @@ function report(
   request: ReplayRequest,
   at: { readonly done: bigint; readonly changes: number },
 ): RebuildProgress {
-  return { tenant: parts.tenant, doneOffsets: at.done, totalOffsets: request.untilOffset, changes: at.changes };
+  return {
+    tenant: parts.tenant,
+    doneOffsets: at.done,
+    totalOffsets: request.untilOffset,
+    changes: at.changes,
+  };
 }
 
 /** Where in the log the projection is: what its metadata must say after each transaction of a replay. */
@@ -187,7 +195,11 @@ class ReplayProgress {
     this.#dekVersion = meta.dekVersion;
   }
 
-  note(header: { firstOffset: bigint; count: number; dekVersion: number; timeUs: bigint }, hash: Buffer, until: bigint): void {
+  note(
+    header: { firstOffset: bigint; count: number; dekVersion: number; timeUs: bigint },
+    hash: Buffer,
+    until: bigint,
+  ): void {
     const end = header.firstOffset + BigInt(header.count);
     this.nextOffset = end < until ? end : until;
     this.blocksSealed = header.dekVersion === this.#dekVersion ? this.blocksSealed + 1 : 1;
@@ -212,7 +224,10 @@ export function* openBlocks(
   parts: Pick<RecoveryParts, "keys" | "tenant">,
   log: TenantLog,
   from: bigint,
-): Generator<{ readonly block: ReturnType<TenantLog["blocks"]> extends Generator<infer B> ? B : never; readonly records: LogRecord[] }> {
+): Generator<{
+  readonly block: ReturnType<TenantLog["blocks"]> extends Generator<infer B> ? B : never;
+  readonly records: LogRecord[];
+}> {
   for (const block of log.blocks(from)) {
     const key = parts.keys.logKey(block.header.dekVersion);
     const records = openBlock(block, key).map(decodeRecord);
@@ -228,7 +243,10 @@ export function* openBlocks(
 }
 
 /** What the projection says of itself; undefined if there is none, or it does not open and must be built anew. */
-function readMeta(parts: RecoveryParts, file: { readonly path: string; readonly key: Buffer }): ProjectionMeta | undefined {
+function readMeta(
+  parts: RecoveryParts,
+  file: { readonly path: string; readonly key: Buffer },
+): ProjectionMeta | undefined {
   if (!parts.disk.has(file.path)) return undefined;
   try {
     const { db } = openConnection({ ...file, role: "write", limits: parts.limits });

@@ -12,20 +12,25 @@ import type { TenantKeys } from "../keys/tenant-keys.ts";
 import type { Journal } from "../log/journal.ts";
 import { logFolder } from "../log/segment.ts";
 import type { TenantLog } from "../log/tenant-log.ts";
-import { deferCheckpoints, openConnection, type StatementLimits, walBytes } from "../projection/connection.ts";
+import {
+  deferCheckpoints,
+  openConnection,
+  type StatementLimits,
+  walBytes,
+} from "../projection/connection.ts";
 import type { LaneTarget } from "../projection/lane-protocol.ts";
 import type { Lanes } from "../projection/lanes.ts";
 import { ProjectionReader } from "../projection/reader.ts";
 import { isProjectionDamage } from "../projection/sqlite-error.ts";
 import { ProjectionWriter, type StatementRequest, type StatementResult } from "../projection/writer.ts";
-import { QuotaGate } from "../quota/quota-gate.ts";
+import type { QuotaGate } from "../quota/quota-gate.ts";
 import type { TenantQuota } from "../tenant/tenant-config.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import { CommitPipeline } from "./commit-pipeline.ts";
+import { type RebuildProgress, type Recovered, recover, removeProjections, replayInto } from "./recovery.ts";
 import type { SettleSweep } from "./settle-sweep.ts";
 import { SlowReads } from "./slow-reads.ts";
 import { TimeTravel } from "./time-travel.ts";
-import { type RebuildProgress, type Recovered, recover, removeProjections, replayInto } from "./recovery.ts";
 
 const CHECKPOINT_LOOK_COMMITS = 64;
 const CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024;
@@ -133,7 +138,12 @@ export class TenantEngine {
     const generation = this.#writer.schemaGeneration;
     if (this.#reader === undefined) {
       const { limits } = this.#options;
-      const connection = openConnection({ path: this.projectionPath, key: this.#projectionKey, role: "read", limits });
+      const connection = openConnection({
+        path: this.projectionPath,
+        key: this.#projectionKey,
+        role: "read",
+        limits,
+      });
       this.#reader = new ProjectionReader(connection, limits);
     } else if (generation !== this.#readerGeneration) this.#reader.forgetStatements();
     this.#readerGeneration = generation;

@@ -88,7 +88,10 @@ export class TimeTravel {
 
   #build(untilOffset: bigint): Snapshot {
     const { version, key } = this.#engine.keys.projectionKey();
-    const path = join(projectionFolder(this.#parts.root, this.#parts.tenant), `at-${untilOffset}-${version}.db`);
+    const path = join(
+      projectionFolder(this.#parts.root, this.#parts.tenant),
+      `at-${untilOffset}-${version}.db`,
+    );
     removeProjection(this.#parts.disk, path);
     const building = replayInto(this.#parts, { log: this.#engine.log, path, key, untilOffset }).then(() => {
       const { limits } = this.#parts;
@@ -115,4 +118,3 @@ export class TimeTravel {
     removeProjection(this.#parts.disk, snapshot.path);
   }
 }
-

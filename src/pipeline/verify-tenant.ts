@@ -48,7 +48,12 @@ export async function verifyTenantLog(
 }
 
 async function verifyAnyway(place: TenantLogPlace, wanted: Wanted): Promise<VerifyReport> {
-  const base = { ...wanted, tenant: place.tenant, disk: place.disk, folder: logFolder(place.root, place.tenant) };
+  const base = {
+    ...wanted,
+    tenant: place.tenant,
+    disk: place.disk,
+    folder: logFolder(place.root, place.tenant),
+  };
   let report: VerifyReport | undefined;
   try {
     return await place.open(async ({ keys, log }) => {
@@ -65,14 +70,19 @@ async function verifyAnyway(place: TenantLogPlace, wanted: Wanted): Promise<Veri
 }
 
 /** The files agree among themselves, but not with what was committed: cut back, put back, or another log's. */
-function findingOf(error: KimberliteError, size: bigint): Pick<VerifyReport, "ok" | "firstBadOffset" | "reason"> {
+function findingOf(
+  error: KimberliteError,
+  size: bigint,
+): Pick<VerifyReport, "ok" | "firstBadOffset" | "reason"> {
   const { offset } = error.detail;
   const firstBadOffset = typeof offset === "bigint" && offset < size ? offset : size;
   return { ok: false, firstBadOffset, reason: error.message };
 }
 
 function isDamage(error: unknown): error is KimberliteError {
-  return error instanceof KimberliteError && (error.code === "log_damaged" || error.code === "format_too_new");
+  return (
+    error instanceof KimberliteError && (error.code === "log_damaged" || error.code === "format_too_new")
+  );
 }
 
 function requireContained(tenant: TenantId, checkpoint: Checkpoint, report: VerifyReport): void {

@@ -78,8 +78,11 @@ export class Bookkeeping {
 
   /** @throws `format_too_new`, `projection_damaged` */
   readMeta(): ProjectionMeta {
-    const row = this.#get("SELECT * FROM main._kimberlite_meta WHERE id = 1") as Record<string, bigint> | undefined;
-    if (row === undefined) throw kimberliteError("projection_damaged", "the projection does not know its offset");
+    const row = this.#get("SELECT * FROM main._kimberlite_meta WHERE id = 1") as
+      | Record<string, bigint>
+      | undefined;
+    if (row === undefined)
+      throw kimberliteError("projection_damaged", "the projection does not know its offset");
     if (Number(row["format"]) > PROJECTION_FORMAT_VERSION) {
       throw kimberliteError("format_too_new", `the projection has format ${row["format"]}`);
     }
@@ -113,7 +116,9 @@ export class Bookkeeping {
   }
 
   streams(): StreamRow[] {
-    return (this.#all("SELECT * FROM main._kimberlite_streams ORDER BY id") as Record<string, unknown>[]).map(toStream);
+    return (this.#all("SELECT * FROM main._kimberlite_streams ORDER BY id") as Record<string, unknown>[]).map(
+      toStream,
+    );
   }
 
   stream(id: number): StreamRow | undefined {
@@ -141,7 +146,12 @@ export class Bookkeeping {
   }
 
   putEvents(stream: number, at: { firstOffset: bigint; count: number; logOffset: bigint }): void {
-    this.#run("INSERT OR REPLACE INTO main._kimberlite_events VALUES (?, ?, ?)", stream, at.firstOffset, at.logOffset);
+    this.#run(
+      "INSERT OR REPLACE INTO main._kimberlite_events VALUES (?, ?, ?)",
+      stream,
+      at.firstOffset,
+      at.logOffset,
+    );
     this.#run(
       "UPDATE main._kimberlite_streams SET next_offset = ? WHERE id = ?",
       at.firstOffset + BigInt(at.count),

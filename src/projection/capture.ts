@@ -105,14 +105,21 @@ export class Capture {
   }
 
   #touch(stream: number, key: RowKey, before: Buffer | null): void {
-    const id = typeof key === "bigint" ? (BigInt(stream) << 64n) | BigInt.asUintN(64, key) : `${stream}:${latin1(key)}`;
+    const id =
+      typeof key === "bigint"
+        ? (BigInt(stream) << 64n) | BigInt.asUintN(64, key)
+        : `${stream}:${latin1(key)}`;
     if (this.#touches.has(id)) return;
     this.#touches.set(id, { stream, key, before });
     this.#bytes += 64 + (before?.length ?? 0);
     if (this.#bytes > this.#maxBytes) {
-      throw kimberliteError("transaction_too_large", "the transaction changes more than one record may hold", {
-        detail: { maxTransactionBytes: this.#maxBytes },
-      });
+      throw kimberliteError(
+        "transaction_too_large",
+        "the transaction changes more than one record may hold",
+        {
+          detail: { maxTransactionBytes: this.#maxBytes },
+        },
+      );
     }
   }
 
@@ -162,5 +169,7 @@ function triggersOf({ stream, shape }: CapturedTable): string[] {
 /** True when an update gave the row another identity. */
 function moved(shape: TableShape): string {
   if (!shape.withoutRowid) return `NEW.${shape.rowid} IS NOT OLD.${shape.rowid}`;
-  return shape.keyColumns.map((column) => `NEW.${quoteName(column)} IS NOT OLD.${quoteName(column)}`).join(" OR ");
+  return shape.keyColumns
+    .map((column) => `NEW.${quoteName(column)} IS NOT OLD.${quoteName(column)}`)
+    .join(" OR ");
 }

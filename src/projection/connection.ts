@@ -118,6 +118,9 @@ function configure(db: SqliteDatabase, options: ConnectionOptions): void {
 function requireRuntime(): void {
   const major = Number.parseInt(process.versions.node, 10);
   if (major < 22) {
-    throw kimberliteError("runtime_unsupported", `Kimberlite needs Node.js 22 or later; this is ${process.version}`);
+    throw kimberliteError(
+      "runtime_unsupported",
+      `Kimberlite needs Node.js 22 or later; this is ${process.version}`,
+    );
   }
 }

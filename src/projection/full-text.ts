@@ -42,7 +42,9 @@ export function settingsOf(db: SqliteDatabase, table: string): string | undefine
 export function externalContentTables(db: SqliteDatabase): string[] {
   const tables = listTables(db);
   const names = new Set(tables.map((item) => item.name));
-  return tables.filter((item) => isVirtual(item) && !names.has(item.name + CONTENT_SUFFIX)).map((item) => item.name);
+  return tables
+    .filter((item) => isVirtual(item) && !names.has(item.name + CONTENT_SUFFIX))
+    .map((item) => item.name);
 }
 
 /**
@@ -53,14 +55,23 @@ export function requireReplayable(db: SqliteDatabase, item: SchemaItem): void {
   const content = listTables(db).find((table) => table.name === item.name + CONTENT_SUFFIX);
   if (content === undefined) {
     if (EXTERNAL_CONTENT.test(item.sql ?? "")) return;
-    throw kimberliteError("unsupported_sql", "a contentless full-text table cannot be rebuilt; leave `content` out");
+    throw kimberliteError(
+      "unsupported_sql",
+      "a contentless full-text table cannot be rebuilt; leave `content` out",
+    );
   }
   if (EXTERNAL_CONTENT.test(item.sql ?? "")) {
-    throw kimberliteError("unsupported_sql", `a table named ${CONTENT_SUFFIX} of a full-text table cannot be its content`);
+    throw kimberliteError(
+      "unsupported_sql",
+      `a table named ${CONTENT_SUFFIX} of a full-text table cannot be its content`,
+    );
   }
   const stored = db.pragma(`main.table_xinfo(${quoteName(content.name)})`) as unknown[];
   if (stored.length !== columnsOf(db, item.name).length + 1) {
-    throw kimberliteError("unsupported_sql", "a full-text table with `locale` or unstored columns is not supported");
+    throw kimberliteError(
+      "unsupported_sql",
+      "a full-text table with `locale` or unstored columns is not supported",
+    );
   }
 }
 

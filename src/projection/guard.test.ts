@@ -306,8 +306,8 @@ describe("lists", () => {
   });
 
   it("has SQLite's internal functions as they are in the library, and tenants cannot call them", () => {
-    const internal = [...sqliteFile("sqlite3.c").matchAll(/^ {4}INTERNAL_FUNCTION\((\w+),/gm)].map(
-      (m) => String(m[1]),
+    const internal = [...sqliteFile("sqlite3.c").matchAll(/^ {4}INTERNAL_FUNCTION\((\w+),/gm)].map((m) =>
+      String(m[1]),
     );
     expect(allowed("ALTER_FUNCTIONS")).toEqual([...new Set(internal)].sort());
     for (const name of internal) expect(run(open(), `SELECT ${name}(1, 2)`).error).toBeDefined();

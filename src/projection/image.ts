@@ -11,7 +11,8 @@ export function decodeImage(image: Uint8Array): SqlValue[] {
 }
 
 function toValue(value: unknown): SqlValue {
-  if (value === null || typeof value === "number" || typeof value === "bigint" || typeof value === "string") return value;
+  if (value === null || typeof value === "number" || typeof value === "bigint" || typeof value === "string")
+    return value;
   if (value instanceof Uint8Array) return value;
   const inner = (value as { value?: unknown } | null)?.value;
   if (inner instanceof Uint8Array) return inner;

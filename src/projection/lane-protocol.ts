@@ -51,7 +51,8 @@ export interface LaneError {
 
 export function toLaneError(thrown: unknown): LaneError {
   const error = isSqliteError(thrown) ? fromSqlite(thrown, undefined) : thrown;
-  if (error instanceof KimberliteError) return { code: error.code, message: error.message, detail: error.detail };
+  if (error instanceof KimberliteError)
+    return { code: error.code, message: error.message, detail: error.detail };
   return { code: undefined, message: error instanceof Error ? error.message : "unknown", detail: {} };
 }
 

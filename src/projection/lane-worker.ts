@@ -8,9 +8,21 @@ import { parentPort } from "node:worker_threads";
 import { assert } from "../errors.ts";
 import { encodeChanges } from "../log/record.ts";
 import { checkpointFile, openConnection } from "./connection.ts";
-import { type LaneCall, type LaneMessage, type LaneReply, type LaneTarget, type LaneValue, toLaneError } from "./lane-protocol.ts";
+import {
+  type LaneCall,
+  type LaneMessage,
+  type LaneReply,
+  type LaneTarget,
+  type LaneValue,
+  toLaneError,
+} from "./lane-protocol.ts";
 import { ProjectionReader } from "./reader.ts";
-import { ProjectionWriter, type StatementRequest, type StatementResult, type WriteSession } from "./writer.ts";
+import {
+  ProjectionWriter,
+  type StatementRequest,
+  type StatementResult,
+  type WriteSession,
+} from "./writer.ts";
 
 interface Serving {
   readonly path: string;
@@ -40,7 +52,12 @@ function forget(): void {
 function readerOf(target: LaneTarget): ProjectionReader {
   const served = serve(target);
   if (served.reader === undefined) {
-    const connection = openConnection({ path: target.path, key: keyOf(target), role: "read", limits: target.limits });
+    const connection = openConnection({
+      path: target.path,
+      key: keyOf(target),
+      role: "read",
+      limits: target.limits,
+    });
     served.reader = new ProjectionReader(connection, target.limits);
   }
   return served.reader;
@@ -49,7 +66,12 @@ function readerOf(target: LaneTarget): ProjectionReader {
 function writerOf(target: LaneTarget): ProjectionWriter {
   const served = serve(target);
   if (served.writer === undefined) {
-    const connection = openConnection({ path: target.path, key: keyOf(target), role: "write", limits: target.limits });
+    const connection = openConnection({
+      path: target.path,
+      key: keyOf(target),
+      role: "write",
+      limits: target.limits,
+    });
     served.writer = new ProjectionWriter(connection, target.limits);
   }
   return served.writer;
@@ -113,7 +135,10 @@ function finish(): LaneValue {
   const outcome = writer.finishJob(() => undefined);
   if (!outcome.ok) throw outcome.error;
   const { changes } = outcome;
-  return { changes: changes.length === 0 ? undefined : encodeChanges(changes), pageCount: writer.pageCount() };
+  return {
+    changes: changes.length === 0 ? undefined : encodeChanges(changes),
+    pageCount: writer.pageCount(),
+  };
 }
 
 function commit(call: Extract<LaneCall, { kind: "commit" }>): undefined {

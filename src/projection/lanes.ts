@@ -6,10 +6,19 @@
 import { Worker } from "node:worker_threads";
 import { kimberliteError } from "../errors.ts";
 import type { ProjectionMeta } from "./bookkeeping.ts";
-import { fromLaneError, type LaneCall, type LaneFinished, type LaneReply, type LaneTarget } from "./lane-protocol.ts";
+import {
+  fromLaneError,
+  type LaneCall,
+  type LaneFinished,
+  type LaneReply,
+  type LaneTarget,
+} from "./lane-protocol.ts";
 import type { StatementRequest, StatementResult } from "./writer.ts";
 
-const WORKER_URL: URL = new URL(`./lane-worker${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`, import.meta.url);
+const WORKER_URL: URL = new URL(
+  `./lane-worker${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`,
+  import.meta.url,
+);
 const DEFAULT_MAX_LANES = 6;
 
 /** A lane that is somebody's until it is given back. */
@@ -29,13 +38,20 @@ interface Lane {
   /** Path of the projection whose connections it may hold. */
   path: string | undefined;
   busy: boolean;
+  dead: boolean;
   nextId: number;
+}
+
+interface Waiting {
+  readonly path: string;
+  readonly take: (lane: Lane) => void;
+  readonly refuse: (error: Error) => void;
 }
 
 export class Lanes {
   readonly #maxLanes: number;
   readonly #lanes: Set<Lane> = new Set();
-  #waiting: { readonly path: string; readonly take: (lane: Lane) => void }[] = [];
+  #waiting: Waiting[] = [];
   #closed = false;
 
   constructor(maxLanes: number = DEFAULT_MAX_LANES) {
@@ -45,7 +61,9 @@ export class Lanes {
   /** Runs work with a lane of its own; waits if all are taken. A lane that last served the same file is preferred. */
   async lease<T>(path: string, work: (lease: Lease) => Promise<T>): Promise<T> {
     if (this.#closed) throw kimberliteError("closed", "the database is closed");
-    const lane = this.#takeFree(path) ?? (await new Promise<Lane>((take) => this.#waiting.push({ path, take })));
+    const lane =
+      this.#takeFree(path) ??
+      (await new Promise<Lane>((take, refuse) => this.#waiting.push({ path, take, refuse })));
     lane.path = path;
     try {
       return await work(leaseOf(lane));
@@ -68,6 +86,8 @@ export class Lanes {
 
   async close(): Promise<void> {
     this.#closed = true;
+    for (const { refuse } of this.#waiting.splice(0))
+      refuse(kimberliteError("closed", "the database is closed"));
     await Promise.all([...this.#lanes].map((lane) => lane.worker.terminate()));
     this.#lanes.clear();
   }
@@ -102,10 +122,11 @@ export class Lanes {
   #spawn(): Lane | undefined {
     if (this.#lanes.size >= this.#maxLanes) return undefined;
     const worker = new Worker(WORKER_URL);
-    const lane: Lane = { worker, pending: new Map(), path: undefined, busy: false, nextId: 1 };
+    const lane: Lane = { worker, pending: new Map(), path: undefined, busy: false, dead: false, nextId: 1 };
     worker.on("message", (reply: LaneReply) => settle(lane, reply));
     const died = (cause: unknown): void => {
       this.#lanes.delete(lane);
+      lane.dead = true;
       for (const { reject } of lane.pending.values()) {
         reject(kimberliteError("overloaded", "the thread of a slow statement ended", { cause }));
       }
@@ -127,6 +148,7 @@ function settle(lane: Lane, reply: LaneReply): void {
 
 function call<T>(lane: Lane, message: LaneCall): Promise<T> {
   return new Promise((resolve, reject) => {
+    if (lane.dead) return reject(kimberliteError("overloaded", "the thread of a slow statement has ended"));
     const id = lane.nextId;
     lane.nextId += 1;
     lane.pending.set(id, { resolve: resolve as (value: unknown) => void, reject });

@@ -97,7 +97,11 @@ export class ProjectionReader {
   }
 
   /** Doubles are read first, for they cost less; an integer that they cannot hold makes it read again as bigints. */
-  #fetch(request: StatementRequest, compiled: CompiledStatement, params: readonly unknown[]): (Row | SqlValue[])[] {
+  #fetch(
+    request: StatementRequest,
+    compiled: CompiledStatement,
+    params: readonly unknown[],
+  ): (Row | SqlValue[])[] {
     const rows = shaped(compiled, request.arrays === true, false).all(...params) as (Row | SqlValue[])[];
     if (!inspectRows(rows, this.#resultLimits)) return rows;
     const exact = shaped(compiled, request.arrays === true, true).all(...params) as (Row | SqlValue[])[];
@@ -112,7 +116,11 @@ export class ProjectionReader {
     return { columns: compiled.columns, rows, rowsAffected: 0, lastInsertRowid: undefined };
   }
 
-  #collect(request: StatementRequest, compiled: CompiledStatement, params: readonly unknown[]): (Row | SqlValue[])[] {
+  #collect(
+    request: StatementRequest,
+    compiled: CompiledStatement,
+    params: readonly unknown[],
+  ): (Row | SqlValue[])[] {
     const limits = this.#resultLimits;
     const statement = shaped(compiled, request.arrays === true, true);
     const rows: (Row | SqlValue[])[] = [];

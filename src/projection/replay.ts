@@ -11,8 +11,8 @@ import type { Change, LogRecord } from "../log/record.ts";
 import type { LogHead } from "../log/tenant-log.ts";
 import { Bookkeeping } from "./bookkeeping.ts";
 import type { Connection, SqliteStatement } from "./connection.ts";
-import { fromSqlite, isSqliteError } from "./sqlite-error.ts";
 import { documentsOf, externalContentTables, type FullTextTable, settingsOf } from "./full-text.ts";
+import { fromSqlite, isSqliteError } from "./sqlite-error.ts";
 import { keyCondition, listTables, quoteName, readTable, type TableShape } from "./tables.ts";
 
 type RowChange = Extract<Change, { kind: "row" }>;
@@ -36,11 +36,13 @@ export class Replayer {
     this.#connection = connection;
     this.#bookkeeping = new Bookkeeping(connection.db);
     this.#bookkeeping.initialise();
-    for (const what of ["triggers", "foreign_keys", "defensive"] as const) connection.guard.configure(what, false);
+    for (const what of ["triggers", "foreign_keys", "defensive"] as const)
+      connection.guard.configure(what, false);
     // The rows passed their checks when they were written; a check that calls random() need not pass again.
     connection.db.pragma("ignore_check_constraints=ON");
     this.#nextStream = this.#bookkeeping.readMeta().nextStream;
-    for (const row of this.#bookkeeping.streams()) if (row.kind === "table") this.#names.set(row.id, row.name);
+    for (const row of this.#bookkeeping.streams())
+      if (row.kind === "table") this.#names.set(row.id, row.name);
   }
 
   get bookkeeping(): Bookkeeping {
@@ -144,7 +146,8 @@ export class Replayer {
   #applySequence(table: string, value: bigint | null): void {
     const { db } = this.#connection;
     db.prepare("DELETE FROM main.sqlite_sequence WHERE name = ?").run(table);
-    if (value !== null) db.prepare("INSERT INTO main.sqlite_sequence (name, seq) VALUES (?, ?)").run(table, value);
+    if (value !== null)
+      db.prepare("INSERT INTO main.sqlite_sequence (name, seq) VALUES (?, ?)").run(table, value);
   }
 
   #noteStream(stream: number): void {
@@ -177,7 +180,9 @@ export class Replayer {
     const { db } = this.#connection;
     return {
       keyed: true,
-      remove: db.prepare(`DELETE FROM main.${quoteName(documents.name)} WHERE rowid = @key`) as SqliteStatement,
+      remove: db.prepare(
+        `DELETE FROM main.${quoteName(documents.name)} WHERE rowid = @key`,
+      ) as SqliteStatement,
       write: db.prepare(documentSql(documents)) as SqliteStatement,
     };
   }
@@ -211,7 +216,9 @@ export class Replayer {
     const keyed = shape.rowid !== undefined && !shape.rowidIsColumn;
     return {
       keyed,
-      remove: db.prepare(`DELETE FROM main.${quoteName(shape.name)} WHERE ${keyCondition(shape)}`) as SqliteStatement,
+      remove: db.prepare(
+        `DELETE FROM main.${quoteName(shape.name)} WHERE ${keyCondition(shape)}`,
+      ) as SqliteStatement,
       write: db.prepare(writeSql(shape, keyed)) as SqliteStatement,
     };
   }
@@ -260,4 +267,3 @@ export function appendFingerprint(stream: number, events: readonly Uint8Array[])
   for (const [index, event] of events.entries()) lengths.writeUInt32LE(event.length, 8 + index * 4);
   return hash("sha256", Buffer.concat([lengths, ...events]), "buffer");
 }
-

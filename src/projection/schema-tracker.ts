@@ -10,8 +10,8 @@ import type { Change, StreamBinding } from "../log/record.ts";
 import { type Bookkeeping, FIRST_USER_STREAM, RESERVED_PREFIX } from "./bookkeeping.ts";
 import type { Capture } from "./capture.ts";
 import type { Connection } from "./connection.ts";
-import type { GuardReport } from "./guard.ts";
 import { documentsOf, requireReplayable, settingsOf } from "./full-text.ts";
+import type { GuardReport } from "./guard.ts";
 import { Sequences } from "./sequences.ts";
 import {
   imageExpression,
@@ -28,6 +28,14 @@ interface BeforeChange {
   readonly version: number;
   readonly tables: readonly SchemaItem[];
   readonly seen: GuardReport;
+}
+
+interface SchemaOutcome {
+  /** What the log must say of it. */
+  readonly changes: Change[];
+  /** False for a statement that found nothing to do. */
+  readonly changed: boolean;
+  readonly dropped: boolean;
 }
 
 export class SchemaTracker {
@@ -75,7 +83,8 @@ export class SchemaTracker {
   restore(): void {
     this.sequences.discard();
     if (this.#dirty) this.load();
-    else this.nextStream = Math.max(FIRST_USER_STREAM, ...this.#bookkeeping.streams().map((row) => row.id + 1));
+    else
+      this.nextStream = Math.max(FIRST_USER_STREAM, ...this.#bookkeeping.streams().map((row) => row.id + 1));
   }
 
   /**
@@ -86,7 +95,9 @@ export class SchemaTracker {
     const { db, guard } = this.#connection;
     guard.configure("defensive", false);
     try {
-      db.prepare("SELECT (SELECT count(*) FROM main.sqlite_master), (SELECT count(*) FROM temp.sqlite_master)").get();
+      db.prepare(
+        "SELECT (SELECT count(*) FROM main.sqlite_master), (SELECT count(*) FROM temp.sqlite_master)",
+      ).get();
     } finally {
       guard.configure("defensive", true);
     }
@@ -122,17 +133,20 @@ export class SchemaTracker {
 
   beforeChange(seen: GuardReport): BeforeChange {
     this.#dirty = true;
-    const before = { version: schemaVersion(this.#connection.db), tables: listTables(this.#connection.db), seen };
+    const before = {
+      version: schemaVersion(this.#connection.db),
+      tables: listTables(this.#connection.db),
+      seen,
+    };
     if (seen.alterTable) for (const stream of [...this.#capture.tables.keys()]) this.#removeTriggers(stream);
     return before;
   }
 
-  /** @returns what the log must say of it; `changed` is false for a statement that found nothing to do. */
-  afterChange(before: BeforeChange, sql: string): { readonly changes: Change[]; readonly changed: boolean } {
+  afterChange(before: BeforeChange, sql: string): SchemaOutcome {
     const { db } = this.#connection;
     if (schemaVersion(db) === before.version && !before.seen.analyzeOrReindex) {
       if (before.seen.alterTable) this.#reinstall();
-      return { changes: [], changed: false };
+      return { changes: [], changed: false, dropped: false };
     }
     if (before.seen.alterTable) this.#refuseReservedNames();
     this.#version = schemaVersion(db);
@@ -143,7 +157,7 @@ export class SchemaTracker {
     const changes: Change[] = [{ kind: "ddl", sql: this.#replayableText(created, sql), bindings }];
     if (before.seen.alterTable) this.#reinstall();
     for (const item of created) for (const change of this.#existingRows(item)) changes.push(change);
-    return { changes, changed: true };
+    return { changes, changed: true, dropped: tables.length < before.tables.length };
   }
 
   /** SQLite does not show the new name of a renamed table to an authorizer, so it is looked at afterwards. */
@@ -187,7 +201,9 @@ export class SchemaTracker {
   #bindTable(stream: number, item: SchemaItem): void {
     const holder = this.#bookkeeping.streamNamed(item.name);
     if (holder !== undefined && holder.kind === "events") {
-      throw kimberliteError("stream_exists", "an event stream has that name already", { detail: { stream: holder.id } });
+      throw kimberliteError("stream_exists", "an event stream has that name already", {
+        detail: { stream: holder.id },
+      });
     }
     if (isVirtual(item)) requireReplayable(this.#connection.db, item);
     this.#bookkeeping.putStream(stream, "table", item.name);
@@ -234,7 +250,9 @@ export class SchemaTracker {
     const shape = this.#capture.tables.get(stream)?.shape;
     if (shape === undefined || shape.shadow) return;
     const sql = `SELECT ${keyExpression(shape)}, ${imageExpression(shape.columns)} FROM main.${quoteName(shape.name)}`;
-    const rows = this.#connection.db.prepare(sql).raw().safeIntegers(true).iterate() as Iterable<[bigint | Buffer, Buffer]>;
+    const rows = this.#connection.db.prepare(sql).raw().safeIntegers(true).iterate() as Iterable<
+      [bigint | Buffer, Buffer]
+    >;
     for (const [key, after] of rows) yield { kind: "row", stream, key, before: null, after };
   }
 }

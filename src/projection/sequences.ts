@@ -42,7 +42,9 @@ export class Sequences {
     const before = this.#before;
     if (before === undefined) return [];
     const after = this.#read();
-    const names = new Set([...before.keys(), ...after.keys()].filter((name) => before.get(name) !== after.get(name)));
+    const names = new Set(
+      [...before.keys(), ...after.keys()].filter((name) => before.get(name) !== after.get(name)),
+    );
     for (const [name, rowid] of touched) if (rowid > (after.get(name) ?? MIN_ROWID)) names.add(name);
     this.#before = undefined;
     return [...names].map((table) => ({ kind: "sequence", table, value: after.get(table) ?? null }));
@@ -55,15 +57,22 @@ export class Sequences {
   }
 
   #look(): boolean {
-    return this.#db.prepare("SELECT 1 FROM main.sqlite_master WHERE name = 'sqlite_sequence'").get() !== undefined;
+    return (
+      this.#db.prepare("SELECT 1 FROM main.sqlite_master WHERE name = 'sqlite_sequence'").get() !== undefined
+    );
   }
 
   #read(): ReadonlyMap<string, bigint> {
-    this.#select ??= (this.#db.prepare("SELECT name, seq FROM main.sqlite_sequence") as SqliteStatement).raw().safeIntegers(true);
+    this.#select ??= (this.#db.prepare("SELECT name, seq FROM main.sqlite_sequence") as SqliteStatement)
+      .raw()
+      .safeIntegers(true);
     const rows = this.#select.all() as [unknown, unknown][];
     const values = new Map(rows.filter(isSequence));
     if (values.size === rows.length) return values;
-    throw kimberliteError("unsupported_sql", "sqlite_sequence holds one integer for each table, and nothing else");
+    throw kimberliteError(
+      "unsupported_sql",
+      "sqlite_sequence holds one integer for each table, and nothing else",
+    );
   }
 }
 

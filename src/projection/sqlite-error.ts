@@ -19,7 +19,11 @@ export function fromSqlite(error: unknown, guard: Guard | undefined, timedOut = 
 }
 
 export function isSqliteError(error: unknown): error is SqliteErrorLike & Error {
-  return error instanceof Error && typeof (error as { code?: unknown }).code === "string" && error.name === "SqliteError";
+  return (
+    error instanceof Error &&
+    typeof (error as { code?: unknown }).code === "string" &&
+    error.name === "SqliteError"
+  );
 }
 
 /** True for what a damaged projection file makes of any statement, ours included: the file is rebuilt from the log. */
@@ -31,10 +35,14 @@ export function isProjectionDamage(error: unknown): boolean {
 function fromCode(error: SqliteErrorLike & Error, guard: Guard | undefined, timedOut: boolean): Error {
   const { code, message } = error;
   if (code.startsWith("SQLITE_CONSTRAINT")) return constraint(code, message);
-  if (code.startsWith("SQLITE_IOERR")) return kimberliteError("disk_failed", `the projection's disk failed (${code})`);
+  if (code.startsWith("SQLITE_IOERR"))
+    return kimberliteError("disk_failed", `the projection's disk failed (${code})`);
   if (code === "SQLITE_ERROR" && /^not authorized/.test(message)) return denied(guard, message);
   if (/^cannot VACUUM/.test(message)) {
-    return kimberliteError("unsupported_sql", "VACUUM is not available: it would give rows other identities than the log has");
+    return kimberliteError(
+      "unsupported_sql",
+      "VACUUM is not available: it would give rows other identities than the log has",
+    );
   }
   switch (code) {
     case "SQLITE_INTERRUPT":
@@ -94,7 +102,11 @@ function fromBinding(error: Error): Error {
   if (/more than one statement/.test(error.message)) {
     return kimberliteError("invalid_sql", "one statement at a time; use transaction() for several");
   }
-  if (/contains no statements/.test(error.message)) return kimberliteError("invalid_sql", "the SQL text is empty");
-  if (/parameter|bind/i.test(error.message)) return kimberliteError("invalid_parameter", error.message, { cause: error });
+  if (/contains no statements/.test(error.message))
+    return kimberliteError("invalid_sql", "the SQL text is empty");
+  if (/too big/.test(error.message))
+    return kimberliteError("value_too_large", "a parameter exceeds the size limit");
+  if (/parameter|bind/i.test(error.message))
+    return kimberliteError("invalid_parameter", error.message, { cause: error });
   return error;
 }

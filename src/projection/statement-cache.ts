@@ -22,7 +22,11 @@ export interface CompiledStatement {
 }
 
 /** The statement, set to give rows as arrays or objects, and integers as bigints or doubles. Costs nothing if it is. */
-export function shaped(compiled: CompiledStatement, arrays: boolean, exactIntegers: boolean): SqliteStatement {
+export function shaped(
+  compiled: CompiledStatement,
+  arrays: boolean,
+  exactIntegers: boolean,
+): SqliteStatement {
   const { statement, form } = compiled;
   if (form.arrays !== arrays) {
     statement.raw(arrays);

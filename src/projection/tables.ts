@@ -71,7 +71,11 @@ export function schemaVersion(db: SqliteDatabase): number {
  * @throws `unsupported_sql` for a table whose rows cannot be named: all three rowid names are columns of it.
  */
 export function readTable(db: SqliteDatabase, item: SchemaItem): TableShape {
-  const listed = db.pragma(`main.table_list(${quoteName(item.name)})`) as { schema: string; type: string; wr: number }[];
+  const listed = db.pragma(`main.table_list(${quoteName(item.name)})`) as {
+    schema: string;
+    type: string;
+    wr: number;
+  }[];
   const entry = listed.find((row) => row.schema === "main");
   const withoutRowid = entry?.wr === 1;
   const all = db.pragma(`main.table_xinfo(${quoteName(item.name)})`) as ColumnInfo[];
@@ -99,7 +103,11 @@ function keyColumns(columns: readonly ColumnInfo[]): string[] {
 }
 
 /** The column that is the rowid: the only primary key column, when no index of its own stands for the key. */
-function integerPrimaryKey(db: SqliteDatabase, table: string, columns: readonly ColumnInfo[]): string | undefined {
+function integerPrimaryKey(
+  db: SqliteDatabase,
+  table: string,
+  columns: readonly ColumnInfo[],
+): string | undefined {
   const key = columns.filter((column) => column.pk > 0);
   if (key.length !== 1) return undefined;
   const indexes = db.pragma(`main.index_list(${quoteName(table)})`) as { origin: string }[];

@@ -42,7 +42,8 @@ export function parseParams(params: SqlParams | undefined): readonly unknown[] {
     throw invalid("parameters are an array or an object");
   }
   const named: Record<string, Bound> = Object.create(null) as Record<string, Bound>;
-  for (const [name, value] of Object.entries(params)) named[name.replace(/^[:@$]/, "")] = parseValue(value, name);
+  for (const [name, value] of Object.entries(params))
+    named[name.replace(/^[:@$]/, "")] = parseValue(value, name);
   return [named];
 }
 
@@ -55,7 +56,8 @@ function parseValue(value: unknown, place: number | string): Bound {
       if (Number.isNaN(value)) throw invalid(`parameter ${place} is NaN`);
       return Number.isSafeInteger(value) && !Object.is(value, -0) ? BigInt(value) : value;
     case "bigint":
-      if (value < MIN_INTEGER || value > MAX_INTEGER) throw invalid(`parameter ${place} does not fit 64 bits`);
+      if (value < MIN_INTEGER || value > MAX_INTEGER)
+        throw invalid(`parameter ${place} does not fit 64 bits`);
       return value;
     case "boolean":
       return value ? 1n : 0n;
@@ -100,7 +102,8 @@ export function narrowIntegers<T extends Row | SqlValue[]>(row: T): T {
   const cells = row as Row;
   for (const key in cells) {
     const value = cells[key];
-    if (typeof value === "bigint" && value >= -9007199254740991n && value <= 9007199254740991n) cells[key] = Number(value);
+    if (typeof value === "bigint" && value >= -9007199254740991n && value <= 9007199254740991n)
+      cells[key] = Number(value);
   }
   return row;
 }
@@ -119,9 +122,13 @@ export function tooManyRows(limits: ResultLimits): Error {
 }
 
 export function tooManyBytes(limits: ResultLimits): Error {
-  return kimberliteError("result_too_large", `the result has more than ${limits.maxBytes} bytes; select less`, {
-    detail: { maxBytes: limits.maxBytes },
-  });
+  return kimberliteError(
+    "result_too_large",
+    `the result has more than ${limits.maxBytes} bytes; select less`,
+    {
+      detail: { maxBytes: limits.maxBytes },
+    },
+  );
 }
 
 function invalid(message: string): Error {

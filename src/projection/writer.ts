@@ -14,7 +14,16 @@ import type { Connection, SqliteStatement, StatementLimits } from "./connection.
 import { SchemaTracker } from "./schema-tracker.ts";
 import { fromSqlite } from "./sqlite-error.ts";
 import { type CompiledStatement, StatementCache, shaped } from "./statement-cache.ts";
-import { narrowIntegers, parseParams, type Row, type SqlParams, type SqlValue, sizeOf, tooManyBytes, tooManyRows } from "./values.ts";
+import {
+  narrowIntegers,
+  parseParams,
+  type Row,
+  type SqlParams,
+  type SqlValue,
+  sizeOf,
+  tooManyBytes,
+  tooManyRows,
+} from "./values.ts";
 
 export interface StatementResult {
   readonly columns: readonly string[];
@@ -29,6 +38,8 @@ export interface StatementRequest {
   /** Rows as arrays in column order. */
   readonly arrays?: boolean;
   readonly timeLimitMs?: number;
+  /** Milliseconds left of the transaction that the statement belongs to: a second limit. */
+  readonly leftMs?: number;
 }
 
 /** What one caller's work may do inside its savepoint. */
@@ -295,7 +306,8 @@ export class ProjectionWriter {
     if (!this.inTransaction) throw kimberliteError("transaction_closed", "the transaction was rolled back");
     const params = parseParams(request.params);
     const compiled = this.#compile(request.sql);
-    if (compiled.seen.schemaChange || compiled.seen.analyzeOrReindex) return this.#runSchemaChange(request, compiled);
+    if (compiled.seen.schemaChange || compiled.seen.analyzeOrReindex)
+      return this.#runSchemaChange(request, compiled);
     if (compiled.seen.pragmaSet) return this.#runPragma(request, compiled);
     if (compiled.seen.rowWrites || compiled.seen.sequenceWrites) this.#watchWrites();
     return this.#step(request, compiled, params);
@@ -319,7 +331,8 @@ export class ProjectionWriter {
 
   #step(request: StatementRequest, compiled: CompiledStatement, params: readonly unknown[]): StatementResult {
     const { guard } = this.#connection;
-    guard.enter("write", request.timeLimitMs ?? this.#limits.timeLimitMs);
+    const timeLimitMs = request.timeLimitMs ?? this.#limits.timeLimitMs;
+    guard.enter("write", request.leftMs === undefined ? timeLimitMs : Math.min(timeLimitMs, request.leftMs));
     let result: StatementResult | undefined;
     let failure: unknown;
     try {
@@ -359,7 +372,11 @@ export class ProjectionWriter {
     });
   }
 
-  #execute(request: StatementRequest, compiled: CompiledStatement, params: readonly unknown[]): StatementResult {
+  #execute(
+    request: StatementRequest,
+    compiled: CompiledStatement,
+    params: readonly unknown[],
+  ): StatementResult {
     const { statement } = compiled;
     if (compiled.returnsRows) {
       const before = this.#totalChanges();
@@ -368,10 +385,19 @@ export class ProjectionWriter {
       return { columns: compiled.columns, rows, rowsAffected, lastInsertRowid: this.#lastRowid() };
     }
     const done = statement.run(...params);
-    return { columns: [], rows: [], rowsAffected: done.changes, lastInsertRowid: narrow(done.lastInsertRowid) };
+    return {
+      columns: [],
+      rows: [],
+      rowsAffected: done.changes,
+      lastInsertRowid: narrow(done.lastInsertRowid),
+    };
   }
 
-  #collectRows(compiled: CompiledStatement, request: StatementRequest, params: readonly unknown[]): (Row | SqlValue[])[] {
+  #collectRows(
+    compiled: CompiledStatement,
+    request: StatementRequest,
+    params: readonly unknown[],
+  ): (Row | SqlValue[])[] {
     const limits = { maxRows: this.#limits.maxResultRows, maxBytes: this.#limits.maxResultBytes };
     const rows: (Row | SqlValue[])[] = [];
     let bytes = 0;
@@ -391,9 +417,9 @@ export class ProjectionWriter {
     try {
       const change = this.#schema.beforeChange(compiled.seen);
       const result = this.#step(request, compiled, parseParams(request.params));
+      const { changes, changed, dropped } = this.#schema.afterChange(change, request.sql);
       // Replay of a DROP TABLE runs its foreign key actions again, and could not know of a debt paid later.
-      this.#checkDeferred();
-      const { changes, changed } = this.#schema.afterChange(change, request.sql);
+      if (dropped) this.#checkDeferred();
       this.#control.releaseSchema.run();
       if (changed) this.#noteSchemaChange(changes);
       return { ...result, rowsAffected: 0 };
@@ -483,5 +509,7 @@ export class ProjectionWriter {
 }
 
 function narrow(value: number | bigint): number | bigint {
-  return typeof value === "bigint" && value >= -9007199254740991n && value <= 9007199254740991n ? Number(value) : value;
+  return typeof value === "bigint" && value >= -9007199254740991n && value <= 9007199254740991n
+    ? Number(value)
+    : value;
 }

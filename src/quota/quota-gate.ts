@@ -74,7 +74,8 @@ export class QuotaGate {
    */
   checkStorage(after: StorageUse): void {
     const { maxLogBytes, maxProjectionBytes } = this.#quota;
-    if (maxLogBytes !== undefined && after.logBytes > maxLogBytes) throw this.#exceeded("maxLogBytes", maxLogBytes);
+    if (maxLogBytes !== undefined && after.logBytes > maxLogBytes)
+      throw this.#exceeded("maxLogBytes", maxLogBytes);
     if (maxProjectionBytes !== undefined && after.projectionBytes > maxProjectionBytes) {
       throw this.#exceeded("maxProjectionBytes", maxProjectionBytes);
     }

@@ -1,6 +1,6 @@
 /** Making event streams and appending to them, through the tenant's commit pipeline. */
 import { kimberliteError } from "../errors.ts";
-import type { CallContext } from "../pipeline/commit-pipeline.ts";
+import type { CallContext } from "../pipeline/batch.ts";
 import type { TenantEngine } from "../pipeline/tenant-engine.ts";
 import type { IdempotencyRow, StreamRow } from "../projection/bookkeeping.ts";
 import { appendFingerprint } from "../projection/replay.ts";
@@ -64,7 +64,8 @@ export async function appendEvents(engine: TenantEngine, request: AppendRequest)
   }
   const encoded = events.map((event) => encodeEvent(event, request.maxBytes));
   const idempotencyKey = parseKey(options.idempotencyKey);
-  const expected = options.expectedOffset === undefined ? undefined : parseOffset(options.expectedOffset, "expectedOffset");
+  const expected =
+    options.expectedOffset === undefined ? undefined : parseOffset(options.expectedOffset, "expectedOffset");
   const { value, offset } = await engine.pipeline.submit({ ...context, idempotencyKey }, (session) => {
     const before = idempotencyKey === undefined ? undefined : session.bookkeeping.idempotency(idempotencyKey);
     if (before !== undefined) return { earlier: before, first: checkRepeated(before, stream, encoded) };
@@ -82,7 +83,9 @@ function appendNow(
   const { engine, stream, encoded, expected } = request;
   const row = session.bookkeeping.stream(stream);
   if (row === undefined || row.dropped) {
-    throw kimberliteError("stream_not_found", "there is no such stream", { detail: { tenant: engine.tenant, stream } });
+    throw kimberliteError("stream_not_found", "there is no such stream", {
+      detail: { tenant: engine.tenant, stream },
+    });
   }
   if (row.kind !== "events") throw kimberliteError("invalid_argument", "a table's stream is written by SQL");
   if (expected !== undefined && expected !== row.nextOffset) {

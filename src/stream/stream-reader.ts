@@ -143,7 +143,12 @@ function* itemsOf(record: LogRecord, stream: number, place: Place): Generator<St
     if (change.kind === "events" && change.stream === stream) {
       for (const [index, event] of change.events.entries()) {
         place.nextItem = change.firstOffset + BigInt(index) + 1n;
-        yield { ...base, kind: "event", offset: change.firstOffset + BigInt(index), data: decodeEvent(event) };
+        yield {
+          ...base,
+          kind: "event",
+          offset: change.firstOffset + BigInt(index),
+          data: decodeEvent(event),
+        };
       }
     } else if (change.kind === "row" && change.stream === stream) {
       yield { ...base, ...rowItem(change), offset: place.nextItem };

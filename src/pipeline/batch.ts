@@ -1,0 +1,108 @@
+/**
+ * The records of one batch: made from what callers changed, and checked, inside the savepoint of each, so that what is
+ * too large or over quota undoes that caller alone.
+ */
+import { assert, kimberliteError } from "../errors.ts";
+import type { Clock } from "../host/clock.ts";
+import { recordCostBytes } from "../log/block.ts";
+import { type Change, encodeRecord } from "../log/record.ts";
+import type { TenantLog } from "../log/tenant-log.ts";
+import type { StatementLimits } from "../projection/connection.ts";
+import { noteEvents } from "../projection/replay.ts";
+import type { ProjectionWriter } from "../projection/writer.ts";
+import type { QuotaGate } from "../quota/quota-gate.ts";
+
+/** Who asked, and under which names. */
+export interface CallContext {
+  readonly actor: string;
+  readonly correlationId?: string | undefined;
+  readonly idempotencyKey?: string | undefined;
+}
+
+export interface BatchParts {
+  readonly log: TenantLog;
+  readonly writer: ProjectionWriter;
+  readonly clock: Clock;
+  readonly gate: QuotaGate;
+  readonly limits: StatementLimits;
+  readonly pageSize: number;
+}
+
+interface Accepted<Job> {
+  readonly job: Job;
+  readonly value: unknown;
+  /** Undefined if it changed nothing: then it has no record. */
+  readonly offset: bigint | undefined;
+}
+
+/** What a record holds beside its changes. */
+const RECORD_HEADROOM_BYTES = 4096;
+
+export class Batch<Job> {
+  readonly records: Buffer[] = [];
+  readonly accepted: Accepted<Job>[] = [];
+  recordBytes = 0;
+  /** Commit time of all its records: never before that of an earlier block. */
+  readonly timeUs: bigint;
+  readonly #parts: BatchParts;
+
+  constructor(parts: BatchParts) {
+    this.#parts = parts;
+    const now = parts.clock.wallTimeUs();
+    const last = parts.log.head.lastTimeUs;
+    this.timeUs = now > last ? now : last;
+  }
+
+  /**
+   * Makes the record of a caller's changes. Call it inside the caller's savepoint: throwing undoes the caller.
+   *
+   * @returns the record's offset; undefined without changes
+   * @throws `transaction_too_large`, `quota_exceeded`
+   */
+  accept(context: CallContext, changes: readonly Change[]): bigint | undefined {
+    if (changes.length === 0) return undefined;
+    const { log, writer } = this.#parts;
+    const offset = log.nextOffset + BigInt(this.records.length);
+    for (const change of changes) {
+      if (change.kind === "events") {
+        noteEvents(writer.bookkeeping, { offset, idempotencyKey: context.idempotencyKey }, change);
+      }
+    }
+    this.take(encodeRecord({ offset, timeUs: this.timeUs, ...context, changes }));
+    return offset;
+  }
+
+  /**
+   * Adds a record.
+   *
+   * @param pages of the projection as the caller leaves it; asked of the writer unless given
+   * @throws `transaction_too_large`, `quota_exceeded`
+   */
+  take(record: Buffer, pages?: number): void {
+    const { limits } = this.#parts;
+    if (record.length > limits.maxTransactionBytes + RECORD_HEADROOM_BYTES) {
+      throw kimberliteError(
+        "transaction_too_large",
+        "the transaction changes more than one record may hold",
+        {
+          detail: { maxTransactionBytes: limits.maxTransactionBytes, bytes: record.length },
+        },
+      );
+    }
+    this.#checkStorage(record.length, pages);
+    this.records.push(record);
+    this.recordBytes += record.length;
+  }
+
+  #checkStorage(recordBytes: number, pages: number | undefined): void {
+    const { gate, log, writer, pageSize } = this.#parts;
+    const { maxLogBytes, maxProjectionBytes } = gate.quota;
+    if (maxLogBytes === undefined && maxProjectionBytes === undefined) return;
+    const growth = log.growthBytes(this.records.length + 1, this.recordBytes + recordBytes);
+    assert(growth >= recordCostBytes(recordBytes), "a block is larger than its record");
+    gate.checkStorage({
+      logBytes: log.head.totalBytes + growth,
+      projectionBytes: maxProjectionBytes === undefined ? 0 : (pages ?? writer.pageCount()) * pageSize,
+    });
+  }
+}
