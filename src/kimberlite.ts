@@ -366,7 +366,7 @@ export class Kimberlite implements AsyncDisposable {
     const signal = parseSignal(given.signal);
     if (signal === undefined)
       throw kimberliteError("invalid_argument", "subscribe() takes the signal that will end it");
-    const check = (): void => void this.#admitted(id);
+    const check = (engine: TenantEngine): void => this.#requireServed(engine);
     yield* this.#iterate(id, stream, (engine, row) => tailItems(engine, row, { from, signal, check }));
   }
 
@@ -619,7 +619,7 @@ export class Kimberlite implements AsyncDisposable {
     });
     try {
       const engine = await Promise.race([engineReady, held.then(() => engineReady)]);
-      yield* items(engine, await findStream(engine, stream));
+      yield* this.#whileServed(engine, items(engine, await findStream(engine, stream)));
     } catch (error) {
       end();
       throw await this.#rebuildIfDamaged(TenantId(id), error);
@@ -627,6 +627,30 @@ export class Kimberlite implements AsyncDisposable {
       end();
       await held.catch(() => undefined);
     }
+  }
+
+  /** Items as long as the tenant is served: asked again at each fetch, for an iteration outlives what let it begin. */
+  async *#whileServed(engine: TenantEngine, items: AsyncGenerator<StreamItem, void>): AsyncGenerator<StreamItem, void> {
+    try {
+      for (;;) {
+        this.#requireServed(engine);
+        const next = await items.next();
+        if (next.done === true) return;
+        yield next.value;
+      }
+    } catch (error) {
+      // What fails because the engine was closed meanwhile says so.
+      this.#requireServed(engine);
+      throw error;
+    } finally {
+      await items.return();
+    }
+  }
+
+  /** @throws `closed`, `tenant_not_found`, `tenant_suspended`, `overloaded` if the tenant is being reopened */
+  #requireServed(engine: TenantEngine): void {
+    this.#admitted(engine.tenant);
+    engine.requireOpen();
   }
 }
 

@@ -12,7 +12,7 @@ import { openBlock } from "../log/block.ts";
 import { decodeRecord, type LogRecord } from "../log/record.ts";
 import { type LogHead, TenantLog } from "../log/tenant-log.ts";
 import { Bookkeeping, type ProjectionMeta } from "../projection/bookkeeping.ts";
-import { openConnection, type StatementLimits } from "../projection/connection.ts";
+import { type Connection, openConnection, type StatementLimits } from "../projection/connection.ts";
 import { Replayer } from "../projection/replay.ts";
 import { isProjectionDamage } from "../projection/sqlite-error.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
@@ -44,6 +44,8 @@ export interface Recovered {
   readonly blocksSealed: number;
   /** Row changes that were applied from the log. */
   readonly replayedChanges: number;
+  /** Open on the projection if nothing had to be replayed: for the writer, which saves opening the file again. */
+  readonly connection?: Connection | undefined;
 }
 
 export interface Target {
@@ -69,14 +71,21 @@ export async function recover(parts: RecoveryParts): Promise<Recovered> {
   removeSnapshots(parts.disk, folder);
   const { version, key } = parts.keys.projectionKey();
   const path = join(folder, `${version}.db`);
-  const meta = readMeta(parts, { path, key });
-  const log = openLog(parts, meta);
-  if (log.nextOffset === (meta?.nextOffset ?? 0n)) {
-    const counted = meta?.dekVersion === parts.keys.current.version;
-    return { log, path, key, blocksSealed: counted ? meta.blocksSealed : 0, replayedChanges: 0 };
+  const present = openPresent(parts, { path, key });
+  try {
+    const log = openLog(parts, present?.meta);
+    if (log.nextOffset === (present?.meta.nextOffset ?? 0n)) {
+      const counted = present?.meta.dekVersion === parts.keys.current.version;
+      const blocksSealed = counted ? present.meta.blocksSealed : 0;
+      return { log, path, key, blocksSealed, replayedChanges: 0, connection: present?.connection };
+    }
+    present?.connection.db.close();
+    const replayed = await replayInto(parts, { log, path, key, untilOffset: log.nextOffset });
+    return { log, path, key, ...replayed };
+  } catch (error) {
+    present?.connection.db.close();
+    throw error;
   }
-  const replayed = await replayInto(parts, { log, path, key, untilOffset: log.nextOffset });
-  return { log, path, key, ...replayed };
 }
 
 /** A rebuild that was interrupted knows its offset but not its place in the segments: it goes on from the offset. */
@@ -242,22 +251,25 @@ export function* openBlocks(
   }
 }
 
-/** What the projection says of itself; undefined if there is none, or it does not open and must be built anew. */
-function readMeta(
+interface Present {
+  readonly meta: ProjectionMeta;
+  readonly connection: Connection;
+}
+
+/** The projection and what it says of itself; undefined if there is none, or it does not open and must be built anew. */
+function openPresent(
   parts: RecoveryParts,
   file: { readonly path: string; readonly key: Buffer },
-): ProjectionMeta | undefined {
+): Present | undefined {
   if (!parts.disk.has(file.path)) return undefined;
+  let connection: Connection | undefined;
   try {
-    const { db } = openConnection({ ...file, role: "write", limits: parts.limits });
-    try {
-      const bookkeeping = new Bookkeeping(db);
-      bookkeeping.initialise();
-      return bookkeeping.readMeta();
-    } finally {
-      db.close();
-    }
+    connection = openConnection({ ...file, role: "write", limits: parts.limits });
+    const bookkeeping = new Bookkeeping(connection.db);
+    bookkeeping.initialise();
+    return { meta: bookkeeping.readMeta(), connection };
   } catch (error) {
+    connection?.db.close();
     if (!isProjectionDamage(error)) throw error;
     removeProjection(parts.disk, file.path);
     return undefined;

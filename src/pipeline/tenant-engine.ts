@@ -70,6 +70,7 @@ export class TenantEngine {
   readonly timeTravel: TimeTravel;
   readonly slowReads: SlowReads;
   readonly #watchers: Set<() => void> = new Set();
+  #closing = false;
   #commits = 0;
   #checkpointDone = false;
   #checkpointing: Promise<void> | undefined;
@@ -160,7 +161,21 @@ export class TenantEngine {
     this.#options.gate.change(quota);
   }
 
+  /**
+   * Asked before each step of work that goes on over several turns, for its engine may be closed in between.
+   *
+   * @throws `overloaded`
+   */
+  requireOpen(): void {
+    if (!this.#closing) return;
+    throw kimberliteError("overloaded", "the tenant is being reopened; go on where you are", {
+      detail: { tenant: this.tenant },
+      retryAfterMs: 50,
+    });
+  }
+
   async close(): Promise<void> {
+    this.#closing = true;
     await this.pipeline.drain();
     this.pipeline.stop(kimberliteError("closed", "the tenant is closed"));
     for (const wake of [...this.#watchers]) wake();
@@ -243,7 +258,7 @@ export class TenantEngine {
 }
 
 function openWriter(recovered: Recovered, limits: StatementLimits): ProjectionWriter {
-  const connection = openConnection({ ...recovered, role: "write", limits });
+  const connection = recovered.connection ?? openConnection({ ...recovered, role: "write", limits });
   try {
     deferCheckpoints(connection);
     return new ProjectionWriter(connection, limits);

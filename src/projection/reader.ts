@@ -8,15 +8,13 @@ import type { Connection, StatementLimits } from "./connection.ts";
 import { fromSqlite } from "./sqlite-error.ts";
 import { type CompiledStatement, StatementCache, shaped } from "./statement-cache.ts";
 import {
+  collectRows,
   inspectRows,
   narrowIntegers,
   parseParams,
   type ResultLimits,
   type Row,
   type SqlValue,
-  sizeOf,
-  tooManyBytes,
-  tooManyRows,
 } from "./values.ts";
 import type { StatementRequest, StatementResult } from "./writer.ts";
 
@@ -112,25 +110,10 @@ export class ProjectionReader {
   queryBounded(request: StatementRequest): StatementResult {
     const params = parseParams(request.params);
     const compiled = this.#compile(request.sql);
-    const rows = this.#step(request, () => this.#collect(request, compiled, params));
-    return { columns: compiled.columns, rows, rowsAffected: 0, lastInsertRowid: undefined };
-  }
-
-  #collect(
-    request: StatementRequest,
-    compiled: CompiledStatement,
-    params: readonly unknown[],
-  ): (Row | SqlValue[])[] {
-    const limits = this.#resultLimits;
     const statement = shaped(compiled, request.arrays === true, true);
-    const rows: (Row | SqlValue[])[] = [];
-    let bytes = 0;
-    for (const row of statement.iterate(...params) as Iterable<Row | SqlValue[]>) {
-      for (const key in row) bytes += sizeOf((row as Row)[key] as SqlValue);
-      if (rows.length >= limits.maxRows) throw tooManyRows(limits);
-      if (bytes > limits.maxBytes) throw tooManyBytes(limits);
-      rows.push(narrowIntegers(row));
-    }
-    return rows;
+    const rows = this.#step(request, () =>
+      collectRows(statement.iterate(...params) as Iterable<Row | SqlValue[]>, this.#resultLimits),
+    );
+    return { columns: compiled.columns, rows, rowsAffected: 0, lastInsertRowid: undefined };
   }
 }

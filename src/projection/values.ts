@@ -84,9 +84,9 @@ export function inspectRows(rows: readonly (Row | SqlValue[])[], limits: ResultL
   if (rows.length > limits.maxRows) throw tooManyRows(limits);
   let bytes = 0;
   let unsafe = false;
-  for (const row of rows) {
+  for (const row of rows as readonly Row[]) {
     for (const key in row) {
-      const value = (row as Row)[key] as SqlValue;
+      const value = row[key] as SqlValue;
       if (typeof value === "number") {
         bytes += 8;
         unsafe ||= value > Number.MAX_SAFE_INTEGER || value < Number.MIN_SAFE_INTEGER;
@@ -108,27 +108,39 @@ export function narrowIntegers<T extends Row | SqlValue[]>(row: T): T {
   return row;
 }
 
+/**
+ * Takes rows, read with all integers as bigints, as long as they stay within the limits, and narrows their integers.
+ *
+ * @throws `result_too_large` at the first row past a limit: no more than that is ever held
+ */
+export function collectRows<T extends Row | SqlValue[]>(rows: Iterable<T>, limits: ResultLimits): T[] {
+  const collected: T[] = [];
+  let bytes = 0;
+  for (const row of rows) {
+    const cells = row as Row;
+    for (const key in cells) bytes += sizeOf(cells[key] as SqlValue);
+    if (collected.length >= limits.maxRows) throw tooManyRows(limits);
+    if (bytes > limits.maxBytes) throw tooManyBytes(limits);
+    collected.push(narrowIntegers(row));
+  }
+  return collected;
+}
+
 /** Bytes that a value takes in a result, for the limit; text counts its UTF-16 length. */
-export function sizeOf(value: SqlValue): number {
+function sizeOf(value: SqlValue): number {
   if (typeof value === "string") return value.length;
   if (value instanceof Uint8Array) return value.length;
   return 8;
 }
 
-export function tooManyRows(limits: ResultLimits): Error {
-  return kimberliteError("result_too_large", `the result has more than ${limits.maxRows} rows; use LIMIT`, {
-    detail: { maxRows: limits.maxRows },
-  });
+function tooManyRows({ maxRows }: ResultLimits): Error {
+  const message = `the result has more than ${maxRows} rows; use LIMIT`;
+  return kimberliteError("result_too_large", message, { detail: { maxRows } });
 }
 
-export function tooManyBytes(limits: ResultLimits): Error {
-  return kimberliteError(
-    "result_too_large",
-    `the result has more than ${limits.maxBytes} bytes; select less`,
-    {
-      detail: { maxBytes: limits.maxBytes },
-    },
-  );
+function tooManyBytes({ maxBytes }: ResultLimits): Error {
+  const message = `the result has more than ${maxBytes} bytes; select less`;
+  return kimberliteError("result_too_large", message, { detail: { maxBytes } });
 }
 
 function invalid(message: string): Error {

@@ -14,16 +14,7 @@ import type { Connection, SqliteStatement, StatementLimits } from "./connection.
 import { SchemaTracker } from "./schema-tracker.ts";
 import { fromSqlite } from "./sqlite-error.ts";
 import { type CompiledStatement, StatementCache, shaped } from "./statement-cache.ts";
-import {
-  narrowIntegers,
-  parseParams,
-  type Row,
-  type SqlParams,
-  type SqlValue,
-  sizeOf,
-  tooManyBytes,
-  tooManyRows,
-} from "./values.ts";
+import { collectRows, parseParams, type Row, type SqlParams, type SqlValue } from "./values.ts";
 
 export interface StatementResult {
   readonly columns: readonly string[];
@@ -380,7 +371,7 @@ export class ProjectionWriter {
     const { statement } = compiled;
     if (compiled.returnsRows) {
       const before = this.#totalChanges();
-      const rows = this.#collectRows(compiled, request, params);
+      const rows = this.#rows(compiled, request.arrays === true, params);
       const rowsAffected = this.#totalChanges() === before ? 0 : this.#lastChanges();
       return { columns: compiled.columns, rows, rowsAffected, lastInsertRowid: this.#lastRowid() };
     }
@@ -393,22 +384,10 @@ export class ProjectionWriter {
     };
   }
 
-  #collectRows(
-    compiled: CompiledStatement,
-    request: StatementRequest,
-    params: readonly unknown[],
-  ): (Row | SqlValue[])[] {
+  #rows(compiled: CompiledStatement, arrays: boolean, params: readonly unknown[]): (Row | SqlValue[])[] {
     const limits = { maxRows: this.#limits.maxResultRows, maxBytes: this.#limits.maxResultBytes };
-    const rows: (Row | SqlValue[])[] = [];
-    let bytes = 0;
-    const statement = shaped(compiled, request.arrays === true, true);
-    for (const row of statement.iterate(...params) as Iterable<Row | SqlValue[]>) {
-      for (const key in row) bytes += sizeOf((row as Row)[key] as SqlValue);
-      if (rows.length >= limits.maxRows) throw tooManyRows(limits);
-      if (bytes > limits.maxBytes) throw tooManyBytes(limits);
-      rows.push(narrowIntegers(row));
-    }
-    return rows;
+    const rows = shaped(compiled, arrays, true).iterate(...params) as Iterable<Row | SqlValue[]>;
+    return collectRows(rows, limits);
   }
 
   #runSchemaChange(request: StatementRequest, compiled: CompiledStatement): StatementResult {

@@ -78,7 +78,7 @@ export async function* readItems(
 export async function* tailItems(
   engine: TenantEngine,
   stream: StreamRow,
-  options: { readonly from: bigint; readonly signal: AbortSignal; readonly check: () => void },
+  options: { readonly from: bigint; readonly signal: AbortSignal; readonly check: (engine: TenantEngine) => void },
 ): AsyncGenerator<StreamItem, void> {
   const place = await findPlace(engine, stream, options.from);
   let wake: () => void = () => undefined;
@@ -87,11 +87,14 @@ export async function* tailItems(
   options.signal.addEventListener("abort", onAbort);
   try {
     while (!options.signal.aborted) {
-      options.check();
+      options.check(engine);
       const committed = new Promise<void>((resolve) => {
         wake = resolve;
       });
-      yield* readOn(engine, stream, { place, from: options.from, limit: Number.POSITIVE_INFINITY });
+      for await (const item of readOn(engine, stream, { place, from: options.from, limit: Number.POSITIVE_INFINITY })) {
+        if (options.signal.aborted) return;
+        yield item;
+      }
       if (options.signal.aborted) return;
       if (place.logOffset >= engine.log.nextOffset) await committed;
     }

@@ -65,13 +65,20 @@ export function faultyDisk(disk: Disk, judge: Judge): Disk {
   };
 }
 
-function openInterrupted(disk: Disk, judge: Judge, opened: { readonly path: string; readonly mode: OpenMode }): DiskFile {
+function openInterrupted(
+  disk: Disk,
+  judge: Judge,
+  opened: { readonly path: string; readonly mode: OpenMode },
+): DiskFile {
   const { path, mode } = opened;
   const opening = judge({ operation: "open", path, mode });
   if (opening?.when === "before") opening.act();
   const file = disk.open(path, mode);
   if (opening?.when === "after") opening.act();
-  const ask = (operation: DiskOperation, more: { position?: number; bytes?: number } = {}): Interruption | undefined => {
+  const ask = (
+    operation: DiskOperation,
+    more: { position?: number; bytes?: number } = {},
+  ): Interruption | undefined => {
     const interruption = judge({ operation, path, mode, ...more });
     if (interruption?.when === "before" && interruption.writtenBytes === undefined) interruption.act();
     return interruption;
