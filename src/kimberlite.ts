@@ -7,7 +7,6 @@
 import { kimberliteError } from "./errors.ts";
 import type { TenantKeyReport } from "./keys/key-report.ts";
 import type { MasterKeyProvider } from "./keys/master-key.ts";
-import { rewrapTenant } from "./keys/rewrap-tenant.ts";
 import type { TenantKeys } from "./keys/tenant-keys.ts";
 import { openCheckpoint, signCheckpoint } from "./log/checkpoint.ts";
 import {
@@ -18,6 +17,7 @@ import {
 } from "./log/proofs.ts";
 import { formatVerifierKey, parseVerifierKey, verifierKey } from "./log/signed-note.ts";
 import type { VerifyProgress, VerifyReport } from "./log/verify.ts";
+import { rotateMaster } from "./master-rotation.ts";
 import { NodeState, type OpenOptions } from "./node-state.ts";
 import { requireMasterKey } from "./open-options.ts";
 import type { CallContext } from "./pipeline/batch.ts";
@@ -60,7 +60,7 @@ import {
   type TenantEntry,
   type TenantQuota,
 } from "./tenant/tenant-config.ts";
-import { StreamId, SYSTEM_TENANT, TenantId } from "./tenant/tenant-id.ts";
+import { StreamId, TenantId } from "./tenant/tenant-id.ts";
 
 /** Outcome of a statement. */
 export interface ExecuteResult {
@@ -476,20 +476,14 @@ export class Kimberlite implements AsyncDisposable {
     await this.#inspect(id, (engine) => engine.keys.rotateKek());
   }
 
-  /** Re-wraps every tenant's KEK under another master key, which is the node's from then on. Neither reads nor writes stop. */
+  /**
+   * Re-wraps every tenant's KEK under another master key, which is the node's from then on. Neither reads nor writes
+   * stop. Interrupted, it is called again after opening with the other key in `otherMasterKeys`.
+   */
   async rotateMasterKey(provider: MasterKeyProvider): Promise<void> {
     const node = this.#open();
     requireMasterKey(provider);
-    const from = node.masterKey;
-    for (const tenant of node.keyStore.tenants()) {
-      if (tenant === SYSTEM_TENANT) continue;
-      const open = node.tenants.peek(tenant);
-      if (open !== undefined) await node.tenants.use(tenant, (engine) => engine.keys.rewrapUnder(provider));
-      else await rewrapTenant({ tenant, from, to: provider, store: node.keyStore });
-    }
-    // The system tenant last: until then the old master key opens the directory.
-    await node.system.keys.rewrapUnder(provider);
-    node.masterKey = provider;
+    await rotateMaster(node, provider);
   }
 
   /** Versions and ages of the tenant's keys, never a key. */
@@ -630,7 +624,10 @@ export class Kimberlite implements AsyncDisposable {
   }
 
   /** Items as long as the tenant is served: asked again at each fetch, for an iteration outlives what let it begin. */
-  async *#whileServed(engine: TenantEngine, items: AsyncGenerator<StreamItem, void>): AsyncGenerator<StreamItem, void> {
+  async *#whileServed(
+    engine: TenantEngine,
+    items: AsyncGenerator<StreamItem, void>,
+  ): AsyncGenerator<StreamItem, void> {
     try {
       for (;;) {
         this.#requireServed(engine);

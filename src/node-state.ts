@@ -17,6 +17,7 @@ import { type Disk, systemDisk } from "./host/disk.ts";
 import { type Randomness, systemRandomness } from "./host/randomness.ts";
 import { KeyStore } from "./keys/key-store.ts";
 import type { MasterKeyProvider } from "./keys/master-key.ts";
+import { MasterKeyRing } from "./keys/master-key-ring.ts";
 import { parseStoredKeys } from "./keys/stored-keys.ts";
 import { TenantKeys } from "./keys/tenant-keys.ts";
 import { Journal } from "./log/journal.ts";
@@ -38,6 +39,8 @@ export interface OpenOptions {
   /** Folder of all data; created if it is absent. */
   readonly dataDir: string;
   readonly masterKey: MasterKeyProvider;
+  /** Other master keys, under which tenants may be after a rotation that was interrupted. */
+  readonly otherMasterKeys?: readonly MasterKeyProvider[];
   /** False to refuse a folder that holds no installation yet (`directory_not_initialised`). */
   readonly create?: boolean;
   readonly limits?: Partial<StatementLimits>;
@@ -71,7 +74,7 @@ export class NodeState {
   readonly journal: Journal;
   readonly lanes: Lanes;
   readonly sweep: SettleSweep;
-  readonly #master: { current: MasterKeyProvider };
+  readonly masters: MasterKeyRing;
   readonly #randomness: Randomness;
   readonly #options: OpenOptions;
   readonly #unlock: () => void;
@@ -107,7 +110,7 @@ export class NodeState {
     this.clock = base.clock;
     this.disk = base.disk;
     this.root = base.root;
-    this.#master = base.master;
+    this.masters = base.masters;
     this.tenants = new OpenTenants(
       (tenant) => this.#openTenant(tenant),
       base.options.maxOpenTenants ?? DEFAULT_MAX_OPEN,
@@ -173,14 +176,6 @@ export class NodeState {
     }
   }
 
-  get masterKey(): MasterKeyProvider {
-    return this.#master.current;
-  }
-
-  set masterKey(provider: MasterKeyProvider) {
-    this.#master.current = provider;
-  }
-
   get system(): TenantEngine {
     const { engine } = this.#system;
     assert(engine !== undefined, "a node has its system tenant");
@@ -207,7 +202,8 @@ export class NodeState {
       }
       await this.keyStore.destroy(tenant);
     }
-    (await TenantKeys.create(this.#keyOptions(tenant))).close();
+    const master = this.masters.forNewTenants;
+    (await TenantKeys.create({ ...this.#keyOptions(tenant), master })).close();
   }
 
   /** Closes the tenant and opens it with no projection, so that it is built from the log; once for all who ask. */
@@ -226,7 +222,7 @@ export class NodeState {
 
   /** Runs work with a tenant's keys and without opening the tenant: for a log that does not open. */
   async withKeys<T>(tenant: TenantId, work: (keys: TenantKeys) => Promise<T>): Promise<T> {
-    const keys = await TenantKeys.load(this.#keyOptions(tenant));
+    const keys = await this.masters.load(this.#keyOptions(tenant));
     try {
       return await work(keys);
     } finally {
@@ -241,7 +237,7 @@ export class NodeState {
       this.sweep,
       this.lanes,
       this.journal,
-      this.masterKey,
+      this.masters,
     ];
     try {
       await inTurn(parts.map((part) => async () => part.close()));
@@ -256,14 +252,11 @@ export class NodeState {
     if (entry.hasLog && segments.length === 0) {
       throw kimberliteError("log_damaged", "the tenant's log is missing", { detail: { tenant, offset: 0n } });
     }
-    const keys = await TenantKeys.load(this.#keyOptions(tenant));
+    const keys = await this.masters.load(this.#keyOptions(tenant));
     try {
       if (this.#toRebuild.delete(tenant)) removeProjections(this.disk, this.root, tenant);
       return await TenantEngine.open({
-        ...engineBase(
-          { ...this, options: this.#options, randomness: this.#randomness, master: this.#master },
-          this,
-        ),
+        ...engineBase({ ...this, options: this.#options, randomness: this.#randomness }, this),
         tenant,
         keys,
         gate: this.gate(tenant, entry.quota),
@@ -276,10 +269,9 @@ export class NodeState {
     }
   }
 
-  #keyOptions(tenant: TenantId): ConstructorParametersOfKeys {
+  #keyOptions(tenant: TenantId): Parameters<MasterKeyRing["load"]>[0] {
     return {
       tenant,
-      master: this.masterKey,
       store: this.keyStore,
       randomness: this.#randomness,
       clock: this.clock,
@@ -287,12 +279,9 @@ export class NodeState {
   }
 }
 
-type ConstructorParametersOfKeys = Parameters<typeof TenantKeys.load>[0];
-
 interface Base {
   readonly options: OpenOptions;
-  /** The node's master key, which a rotation changes. */
-  readonly master: { current: MasterKeyProvider };
+  readonly masters: MasterKeyRing;
   readonly root: string;
   readonly limits: StatementLimits;
   readonly clock: Clock;
@@ -322,7 +311,7 @@ function parseOptions(options: OpenOptions): Base {
   }
   return {
     options,
-    master: { current: options.masterKey },
+    masters: new MasterKeyRing(options.masterKey, options.otherMasterKeys),
     root: options.dataDir,
     limits: parseLimits(options.limits),
     clock: options.clock ?? systemClock,
@@ -346,8 +335,8 @@ function refuseOrphans({ disk, root }: Base): void {
 
 /** Fails, before anything is written, if the master key is missing or is not the one that this directory was made with. */
 async function proveMasterKey(base: Base, present: Installation | undefined): Promise<void> {
-  const { masterKey } = base.options;
   if (present === undefined) {
+    const { masterKey } = base.options;
     const probe = base.randomness.bytes(32);
     await masterKey.wrap(probe, { tenant: SYSTEM_TENANT, purpose: "kek", version: 1 });
     return;
@@ -356,8 +345,10 @@ async function proveMasterKey(base: Base, present: Installation | undefined): Pr
   if (bytes === undefined) {
     throw kimberliteError("keys_missing", "the system tenant's keys are not in the key store");
   }
-  const { wrapped, version } = parseStoredKeys(SYSTEM_TENANT, bytes).kek;
-  const kek = await masterKey.unwrap(wrapped, { tenant: SYSTEM_TENANT, purpose: "kek", version });
+  const { wrapped, version, masterKeyId } = parseStoredKeys(SYSTEM_TENANT, bytes).kek;
+  const kek = await base.masters
+    .holderOf(masterKeyId)
+    .unwrap(wrapped, { tenant: SYSTEM_TENANT, purpose: "kek", version });
   kek.fill(0);
 }
 
@@ -406,19 +397,18 @@ async function inTurn(steps: readonly (() => Promise<unknown>)[]): Promise<void>
 async function openSystemKeys(base: Base, store: KeyStore, fresh: boolean): Promise<TenantKeys> {
   const options = {
     tenant: SYSTEM_TENANT,
-    master: base.master.current,
     store,
     randomness: base.randomness,
     clock: base.clock,
   };
-  if (!fresh) return TenantKeys.load(options);
+  if (!fresh) return base.masters.load(options);
   // A first opening that was interrupted left keys of a system tenant that never held anything.
-  if (store.read(SYSTEM_TENANT) !== undefined) return TenantKeys.load(options);
-  return TenantKeys.create({ ...options, withSigningKey: true });
+  if (store.read(SYSTEM_TENANT) !== undefined) return base.masters.load(options);
+  return TenantKeys.create({ ...options, master: base.masters.current, withSigningKey: true });
 }
 
 function engineBase(
-  base: Omit<Base, "master">,
+  base: Omit<Base, "masters">,
   shared: SharedParts,
 ): Pick<
   Parameters<typeof TenantEngine.open>[0],

@@ -256,17 +256,25 @@ export class Journal {
     this.#halfWiped = false;
   }
 
-  /** Makes every frame obsolete, once all segments are synced: begins anew with an empty frame in the other file. */
+  /**
+   * Makes every frame obsolete, once all segments are synced: an empty frame begins the newest generation, then the
+   * other file loses its start. At every instant one of the two files begins with a whole frame, for what stands behind
+   * the starts would else pass for lost: so without a frame in the active file, which then is the newer one already, the
+   * other is left as it is until the empty frame is there.
+   */
   async #retire(): Promise<void> {
-    const full = this.#file;
-    const next = this.#files[1 - this.#active] as JournalFile;
-    await restart(next, full.generation + 1n);
-    const empty = encodeFrame([], next);
-    await next.file.writeDurably(empty, 0);
-    next.position = empty.length;
-    next.sequence = 1;
-    this.#active = 1 - this.#active;
-    await restart(full, full.generation);
+    const { generation, position } = this.#file;
+    if (position > 0) {
+      await restart(this.#files[1 - this.#active] as JournalFile, generation + 1n);
+      this.#active = 1 - this.#active;
+    }
+    const newest = this.#file;
+    const empty = encodeFrame([], newest);
+    await newest.file.writeDurably(empty, 0);
+    newest.position = empty.length;
+    newest.sequence = 1;
+    const older = this.#files[1 - this.#active] as JournalFile;
+    await restart(older, older.generation);
   }
 
   #flush(file: JournalFile, chosen: (entry: JournalEntry) => boolean): void {

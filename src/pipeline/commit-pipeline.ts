@@ -324,11 +324,7 @@ export class CommitPipeline {
       await this.#makeDurable(sealed.prepared);
     } catch (error) {
       this.#undoBatch();
-      for (const { job, value, offset } of batch.accepted) {
-        if (offset === undefined) job.resolve({ value, offset });
-        else job.reject(error);
-      }
-      return;
+      return this.#answerUndone(batch, error);
     }
     this.#follow(sealed);
     failpoint("commit-before-answer");
@@ -424,6 +420,15 @@ export class CommitPipeline {
 
   #readLately(): boolean {
     return performance.now() - this.#lastReadMs < READ_LATELY_MS;
+  }
+
+  /** Callers that changed nothing learn what they found, but for those who may have found what is undone now. */
+  #answerUndone(batch: Batch<Job>, error: unknown): void {
+    const first = batch.accepted.findIndex(({ offset }) => offset !== undefined);
+    for (const [index, { job, value, offset }] of batch.accepted.entries()) {
+      if (index < first) job.resolve({ value, offset });
+      else job.reject(error);
+    }
   }
 
   #answer(batch: Batch<Job>): void {

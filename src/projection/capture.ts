@@ -26,6 +26,7 @@ interface Touch {
 }
 
 const TRIGGER_PREFIX = `${RESERVED_PREFIX}capture_`;
+const IS_OURS = `type = 'trigger' AND substr(name, 1, ${TRIGGER_PREFIX.length}) = '${TRIGGER_PREFIX}'`;
 
 export class Capture {
   readonly #db: SqliteDatabase;
@@ -61,6 +62,23 @@ export class Capture {
       this.#db.exec(`DROP TRIGGER IF EXISTS temp.${triggerName(stream, event)}`);
     }
     this.forget(stream);
+  }
+
+  /** Ends the capture of every table, also of those that only a rollback brought back. */
+  removeAll(): void {
+    const names = this.#db.prepare(`SELECT name FROM temp.sqlite_master WHERE ${IS_OURS}`).pluck().all() as string[];
+    for (const name of names) this.#db.exec(`DROP TRIGGER IF EXISTS temp.${quoteName(name)}`);
+    this.#tables.clear();
+    this.#afterImages.clear();
+  }
+
+  /**
+   * A temporary trigger whose table another connection dropped or renamed stays in the schema table, where ALTER TABLE
+   * trips over it, and cannot be dropped, for SQLite does not load it. The schema table must be writable.
+   */
+  forgetOrphans(): void {
+    const tables = "SELECT name FROM main.sqlite_master WHERE type = 'table'";
+    this.#db.exec(`DELETE FROM temp.sqlite_master WHERE ${IS_OURS} AND tbl_name NOT IN (${tables})`);
   }
 
   /** Drops what is remembered of a table whose triggers went with a rollback or with the table. */

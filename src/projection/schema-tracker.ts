@@ -59,7 +59,7 @@ export class SchemaTracker {
   load(): void {
     this.#readSchemaAnew();
     this.nextStream = this.#bookkeeping.readMeta().nextStream;
-    for (const stream of [...this.#capture.tables.keys()]) this.#capture.remove(stream);
+    this.#capture.removeAll();
     const items = listTables(this.#connection.db);
     this.hasVirtualTables = items.some(isVirtual);
     const byName = new Map(
@@ -98,7 +98,10 @@ export class SchemaTracker {
       db.prepare(
         "SELECT (SELECT count(*) FROM main.sqlite_master), (SELECT count(*) FROM temp.sqlite_master)",
       ).get();
+      guard.configure("writable_schema", true);
+      this.#capture.forgetOrphans();
     } finally {
+      guard.configure("writable_schema", false);
       guard.configure("defensive", true);
     }
   }

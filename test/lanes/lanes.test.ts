@@ -1,0 +1,168 @@
+/** Slow statements and held transactions of one tenant leave the others alone, and are stopped at their limits. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import {
+  createMasterKeyFile,
+  Kimberlite,
+  masterKeyFile,
+  type OpenOptions,
+  TenantId,
+} from "../../src/index.ts";
+
+const A = TenantId(1);
+const B = TenantId(2);
+const ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
+const MANY =
+  "SELECT 'row ' || x FROM (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 60000) SELECT x FROM c)";
+
+describe("lanes", () => {
+  let folder: string;
+  let db: Kimberlite;
+
+  const open = (limits: NonNullable<OpenOptions["limits"]> = {}): Promise<Kimberlite> =>
+    Kimberlite.open({ dataDir: join(folder, "data"), masterKey: masterKeyFile(join(folder, "key")), limits });
+
+  beforeEach(async () => {
+    folder = mkdtempSync(join(tmpdir(), "kimberlite-lanes-"));
+    createMasterKeyFile(join(folder, "key"));
+    db = await open({ timeLimitMs: 1_000 });
+    for (const id of [A, B]) {
+      await db.createTenant({ id, name: "t" });
+      await db.execute(id, "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)");
+    }
+  });
+
+  afterEach(async () => {
+    await db.close();
+    rmSync(folder, { recursive: true });
+  });
+
+  it("stops an endless read at its limit, while another tenant reads and writes hundreds of times", async () => {
+    let running = true;
+    const slow = db.query(A, ENDLESS).finally(() => {
+      running = false;
+    });
+    const outcome = expect(slow).rejects.toMatchObject({ code: "statement_timeout" });
+    let served = 0;
+    while (running) {
+      await db.insert(B, "t", { v: `${served}` });
+      expect(await db.query(B, "SELECT count(*) AS n FROM t")).toEqual([{ n: served + 1 }]);
+      served += 1;
+    }
+    await outcome;
+    expect(served).toBeGreaterThan(20);
+  });
+
+  it("stops an endless write at its limit, and the tenant's other writes are all there", async () => {
+    const slow = db.execute(A, `INSERT INTO t (v) ${ENDLESS}`);
+    const others = Array.from({ length: 20 }, (_, index) => db.insert(A, "t", { v: `other ${index}` }));
+    await expect(slow).rejects.toMatchObject({ code: "statement_timeout" });
+    await Promise.all(others);
+    expect(await db.query(A, "SELECT count(*) AS n FROM t")).toEqual([{ n: 20 }]);
+    expect((await db.verifyTenant(A)).ok).toBe(true);
+  });
+
+  it("finishes a write that is only slow, with its rows in the log", async () => {
+    db = await reopenWith(30_000);
+    const result = await db.execute(A, `INSERT INTO t (v) ${MANY}`);
+    expect(result.rowsAffected).toBe(60_000);
+    await db.close();
+    rmSync(join(folder, "data", "tenants", "1", "projection"), { recursive: true });
+    db = await open();
+    expect(await db.query(A, "SELECT count(*) AS n, max(v) AS v FROM t")).toEqual([
+      { n: 60_000, v: "row 9999" },
+    ]);
+  });
+
+  it("keeps this thread's view of the schema in step with what a held transaction made", async () => {
+    await db.transaction(A, async (tx) => {
+      await tx.execute("CREATE TABLE made (a)");
+      await tx.execute("CREATE VIRTUAL TABLE words USING fts5(body)");
+      await tx.execute("INSERT INTO made VALUES (1)");
+    });
+    await db.insert(A, "made", { a: 2 });
+    await db.execute(A, "INSERT INTO words VALUES ('hello world')");
+    await db.transaction(
+      A,
+      async (tx) => void (await tx.execute("INSERT INTO words VALUES ('hello again')")),
+    );
+    await db.close();
+    rmSync(join(folder, "data", "tenants", "1", "projection"), { recursive: true });
+    db = await open();
+    expect(await db.query(A, "SELECT a FROM made ORDER BY a")).toEqual([{ a: 1 }, { a: 2 }]);
+    expect(await db.query(A, "SELECT rowid FROM words WHERE words MATCH 'hello'")).toHaveLength(2);
+  });
+
+  it("rolls a held transaction back past its time, and refuses its later calls", async () => {
+    let late: Promise<unknown> = Promise.resolve();
+    const held = db.transaction(
+      A,
+      async (tx) => {
+        await tx.execute("INSERT INTO t (v) VALUES ('never')");
+        await new Promise((resolve) => setTimeout(resolve, 400));
+        late = tx.execute("INSERT INTO t (v) VALUES ('too late')");
+        late.catch(() => undefined);
+      },
+      { timeLimitMs: 100 },
+    );
+    await expect(held).rejects.toMatchObject({ code: "transaction_timeout" });
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    await expect(late).rejects.toMatchObject({ code: "transaction_closed" });
+    expect(await db.query(A, "SELECT count(*) AS n FROM t")).toEqual([{ n: 0 }]);
+  });
+
+  it("serves more tenants' held transactions than there are lanes", async () => {
+    const ids = Array.from({ length: 12 }, (_, index) => TenantId(100 + index));
+    for (const id of ids) {
+      await db.createTenant({ id, name: "t" });
+      await db.execute(id, "CREATE TABLE t (v)");
+    }
+    const counts = await Promise.all(
+      ids.map((id) =>
+        db.transaction(id, async (tx) => {
+          await tx.execute("INSERT INTO t VALUES (1)");
+          await new Promise((resolve) => setTimeout(resolve, 30));
+          return (await tx.query("SELECT count(*) AS n FROM t"))[0]?.["n"];
+        }),
+      ),
+    );
+    expect(counts).toEqual(ids.map(() => 1));
+  });
+
+  it("gives a reader what was acknowledged before, also while the projection's commit lags", async () => {
+    await new Promise((resolve) => setTimeout(resolve, 150));
+    for (let round = 1; round <= 200; round += 1) {
+      await db.insert(A, "t", { v: "x" });
+      if (round % 7 === 0) expect(await db.query(A, "SELECT count(*) AS n FROM t")).toEqual([{ n: round }]);
+    }
+    const writes = Array.from({ length: 50 }, () => db.insert(A, "t", { v: "y" }));
+    const reads = Array.from({ length: 50 }, () => db.query(A, "SELECT count(*) AS n FROM t"));
+    for (const [row] of await Promise.all(reads)) expect(Number(row?.["n"])).toBeGreaterThanOrEqual(200);
+    await Promise.all(writes);
+    expect(await db.query(A, "SELECT count(*) AS n FROM t")).toEqual([{ n: 250 }]);
+  });
+
+  it("brings durable batches back when a statement rolls the whole lagging transaction back", async () => {
+    await db.execute(
+      A,
+      "CREATE TRIGGER bomb BEFORE INSERT ON t WHEN NEW.v = 'bomb' BEGIN SELECT RAISE(ROLLBACK, 'bomb'); END",
+    );
+    await new Promise((resolve) => setTimeout(resolve, 150));
+    for (let index = 0; index < 10; index += 1) await db.insert(A, "t", { v: `before ${index}` });
+    const together = await Promise.allSettled([
+      db.insert(A, "t", { v: "good 1" }),
+      db.insert(A, "t", { v: "bomb" }),
+      db.insert(A, "t", { v: "good 2" }),
+    ]);
+    expect(together.map((outcome) => outcome.status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
+    expect(await db.query(A, "SELECT count(*) AS n FROM t")).toEqual([{ n: 12 }]);
+    expect((await db.verifyTenant(A)).ok).toBe(true);
+  });
+
+  async function reopenWith(timeLimitMs: number): Promise<Kimberlite> {
+    await db.close();
+    return open({ timeLimitMs });
+  }
+});
