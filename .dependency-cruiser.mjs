@@ -10,14 +10,14 @@ const ORDER = [
   ["tenant"],
   ["log", "keys", "quota"],
   ["projection"],
-  ["stream", "pipeline"],
-  ["directory"],
+  ["pipeline"],
+  ["stream", "directory"],
   ["engine"],
   ["cli", "testing"],
 ];
 
 /** Room → rooms of its own line that it may import. */
-const SIBLINGS = { pipeline: ["stream"] };
+const SIBLINGS = {};
 
 /** The only files that hand on what others export. */
 const REEXPORTING = "^src/(index|client/index|testing/index)\\.ts$";

@@ -10,7 +10,7 @@ import { kimberliteError } from "../errors.ts";
 import { type Disk, diskError } from "../host/disk.ts";
 import type { Randomness } from "../host/randomness.ts";
 
-export const DATA_FORMAT_VERSION = 1;
+const DATA_FORMAT_VERSION = 1;
 const FORMAT_FILE = "kimberlite.json";
 const LOCK_FILE = "lock";
 

@@ -13,7 +13,7 @@ import { assert, kimberliteError } from "../errors.ts";
 import type { Randomness } from "../host/randomness.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 
-export const BLOCK_FORMAT_VERSION = 1;
+const BLOCK_FORMAT_VERSION = 1;
 export const HASH_BYTES = 32;
 /** Header bytes before the leaf hashes. */
 export const BLOCK_FIXED_BYTES = 96;

@@ -30,7 +30,7 @@ async function session(commits: number, writesBeforeEnd: number): Promise<boolea
     writes += 1;
     return writes > writesBeforeEnd ? refusing("EIO") : undefined;
   });
-  const journal = await Journal.open(root, disk);
+  const journal = await Journal.open(root, disk, 64 * 1024);
   expect(systemDisk.readFile(segmentPath(logFolder(root, TENANT), 0n))?.toString() ?? "").toBe(
     committed.join(""),
   );
@@ -51,6 +51,10 @@ async function commit(journal: Journal): Promise<void> {
     );
   });
   committed.push(bytes.toString());
+  // As the tenant's log does; a clean end leaves nothing to replay.
+  const segment = systemDisk.open(segmentPath(logFolder(root, TENANT), 0n), "create");
+  segment.write(bytes, position);
+  segment.close();
 }
 
 it.each([

@@ -20,7 +20,7 @@ import {
   totalBytesOf,
 } from "./block.ts";
 
-export const SEGMENT_FORMAT_VERSION = 1;
+const SEGMENT_FORMAT_VERSION = 1;
 export const SEGMENT_MAX_BYTES: number = 64 * 1024 * 1024;
 const MAGIC = 0x4745_534b; // "KSEG"
 const FIXED_BYTES = 60;

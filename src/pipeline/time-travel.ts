@@ -6,15 +6,28 @@
  */
 import { join } from "node:path";
 import { kimberliteError } from "../errors.ts";
+import type { TenantKeys } from "../keys/tenant-keys.ts";
+import type { TenantLog } from "../log/tenant-log.ts";
 import { openConnection } from "../projection/connection.ts";
+import type { LaneTarget } from "../projection/lane-protocol.ts";
 import type { Lanes } from "../projection/lanes.ts";
 import { ProjectionReader } from "../projection/reader.ts";
 import type { StatementRequest, StatementResult } from "../projection/writer.ts";
+import type { TenantId } from "../tenant/tenant-id.ts";
 import { projectionFolder, type RecoveryParts, removeProjection, replayInto } from "./recovery.ts";
-import type { TenantEngine } from "./tenant-engine.ts";
+import type { SlowReads } from "./slow-reads.ts";
 
 /** A moment of a tenant: after the record at that offset, or the last one committed at or before that time. */
 export type Moment = bigint | number | Date;
+
+/** The open tenant, as far as time travel needs it. */
+export interface TimeTravelled {
+  readonly tenant: TenantId;
+  readonly log: TenantLog;
+  readonly keys: TenantKeys;
+  readonly slowReads: SlowReads;
+  laneTarget(path: string): LaneTarget;
+}
 
 interface Snapshot {
   readonly path: string;
@@ -25,11 +38,11 @@ interface Snapshot {
 const MAX_SNAPSHOTS = 4;
 
 export class TimeTravel {
-  readonly #engine: TenantEngine;
+  readonly #engine: TimeTravelled;
   readonly #parts: RecoveryParts & { readonly lanes: Lanes };
   readonly #snapshots: Map<bigint, Snapshot> = new Map();
 
-  constructor(engine: TenantEngine, parts: RecoveryParts & { readonly lanes: Lanes }) {
+  constructor(engine: TimeTravelled, parts: RecoveryParts & { readonly lanes: Lanes }) {
     this.#engine = engine;
     this.#parts = parts;
   }

@@ -7,12 +7,10 @@ import { kimberliteError } from "../errors.ts";
 import type { LogHead } from "../log/tenant-log.ts";
 import type { SqliteDatabase, SqliteStatement } from "./connection.ts";
 
-export const PROJECTION_FORMAT_VERSION = 1;
+const PROJECTION_FORMAT_VERSION = 1;
 /** Names of ours begin so; the guard refuses them to tenants. */
 export const RESERVED_PREFIX = "_kimberlite_";
-/** The tenant's audit stream. */
-export const AUDIT_STREAM = 1;
-/** Streams below are the system's. */
+/** Streams below are kept for the system's. */
 export const FIRST_USER_STREAM = 100;
 
 const TABLES = `

@@ -66,7 +66,10 @@ export class Capture {
 
   /** Ends the capture of every table, also of those that only a rollback brought back. */
   removeAll(): void {
-    const names = this.#db.prepare(`SELECT name FROM temp.sqlite_master WHERE ${IS_OURS}`).pluck().all() as string[];
+    const names = this.#db
+      .prepare(`SELECT name FROM temp.sqlite_master WHERE ${IS_OURS}`)
+      .pluck()
+      .all() as string[];
     for (const name of names) this.#db.exec(`DROP TRIGGER IF EXISTS temp.${quoteName(name)}`);
     this.#tables.clear();
     this.#afterImages.clear();

@@ -51,7 +51,7 @@ export function listTables(db: SqliteDatabase): SchemaItem[] {
   return rows.filter((row) => !isInternalName(row.name));
 }
 
-export function isInternalName(name: string): boolean {
+function isInternalName(name: string): boolean {
   const lower = name.toLowerCase();
   return lower.startsWith(RESERVED_PREFIX) || lower.startsWith("sqlite_");
 }

@@ -78,7 +78,11 @@ export async function* readItems(
 export async function* tailItems(
   engine: TenantEngine,
   stream: StreamRow,
-  options: { readonly from: bigint; readonly signal: AbortSignal; readonly check: (engine: TenantEngine) => void },
+  options: {
+    readonly from: bigint;
+    readonly signal: AbortSignal;
+    readonly check: (engine: TenantEngine) => void;
+  },
 ): AsyncGenerator<StreamItem, void> {
   const place = await findPlace(engine, stream, options.from);
   let wake: () => void = () => undefined;
@@ -91,7 +95,11 @@ export async function* tailItems(
       const committed = new Promise<void>((resolve) => {
         wake = resolve;
       });
-      for await (const item of readOn(engine, stream, { place, from: options.from, limit: Number.POSITIVE_INFINITY })) {
+      for await (const item of readOn(engine, stream, {
+        place,
+        from: options.from,
+        limit: Number.POSITIVE_INFINITY,
+      })) {
         if (options.signal.aborted) return;
         yield item;
       }
