@@ -8,7 +8,7 @@
 import { userInfo } from "node:os";
 import { join } from "node:path";
 import { readInstallation } from "../directory/data-directory.ts";
-import { KimberliteError, kimberliteError } from "../errors.ts";
+import { kimberliteError } from "../errors.ts";
 import { systemDisk } from "../host/disk.ts";
 import type { MasterKeyProvider } from "../keys/master-key.ts";
 import { createMasterKeyFile, masterKeyFile } from "../keys/master-key-file.ts";
@@ -56,7 +56,7 @@ export async function openInstallation(
       `${paths.dir} holds no installation; make one with: kimberlite init --dir ${paths.dir}`,
     );
   }
-  return Kimberlite.open({ ...options, dataDir: paths.data, masterKey: masterKeyOf(paths), create: false });
+  return Kimberlite.open({ ...options, dataDir: paths.data, ...masterKeysOf(paths), create: false });
 }
 
 /** Opens, works, and closes whatever the work did. */
@@ -73,11 +73,12 @@ export async function withInstallation<T>(
   }
 }
 
-/** The installation's master key; in the middle of a rotation, both of them. */
-export function masterKeyOf(paths: InstallationPaths): MasterKeyProvider {
-  const current = masterKeyFile(paths.masterKey);
-  if (!systemDisk.has(paths.nextMasterKey)) return current;
-  return new RotatingMasterKey(current, masterKeyFile(paths.nextMasterKey));
+/** The installation's master key; in the middle of a rotation also the one that it leads to. */
+export function masterKeysOf(
+  paths: InstallationPaths,
+): Pick<OpenOptions, "masterKey"> & { readonly otherMasterKeys: readonly MasterKeyProvider[] } {
+  const next = systemDisk.has(paths.nextMasterKey) ? [masterKeyFile(paths.nextMasterKey)] : [];
+  return { masterKey: masterKeyFile(paths.masterKey), otherMasterKeys: next };
 }
 
 /**
@@ -108,39 +109,5 @@ export function actorName(): string {
   } catch {
     // A user id without a name, as containers have.
     return `cli:uid-${process.getuid?.() ?? "unknown"}`;
-  }
-}
-
-/** Wraps under the new key, unwraps with whichever of the two it was. */
-class RotatingMasterKey implements MasterKeyProvider {
-  readonly #current: MasterKeyProvider;
-  readonly #next: MasterKeyProvider;
-
-  constructor(current: MasterKeyProvider, next: MasterKeyProvider) {
-    this.#current = current;
-    this.#next = next;
-  }
-
-  get uri(): string {
-    return this.#next.uri;
-  }
-
-  get keyId(): string {
-    return this.#next.keyId;
-  }
-
-  wrap: MasterKeyProvider["wrap"] = (key, context) => this.#next.wrap(key, context);
-
-  unwrap: MasterKeyProvider["unwrap"] = async (wrapped, context) => {
-    try {
-      return await this.#next.unwrap(wrapped, context);
-    } catch (error) {
-      if (!(error instanceof KimberliteError) || error.code !== "master_key_wrong") throw error;
-      return this.#current.unwrap(wrapped, context);
-    }
-  };
-
-  async close(): Promise<void> {
-    await Promise.all([this.#current.close(), this.#next.close()]);
   }
 }

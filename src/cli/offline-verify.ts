@@ -12,7 +12,7 @@ import { readInstallation } from "../directory/data-directory.ts";
 import { KimberliteError, kimberliteError } from "../errors.ts";
 import { systemDisk } from "../host/disk.ts";
 import { unwrapKek } from "../keys/hierarchy.ts";
-import type { MasterKeyProvider } from "../keys/master-key.ts";
+import { MasterKeyRing } from "../keys/master-key-ring.ts";
 import { OpenKeys } from "../keys/open-keys.ts";
 import { parseStoredKeys } from "../keys/stored-keys.ts";
 import { type Checkpoint, openCheckpoint } from "../log/checkpoint.ts";
@@ -20,7 +20,7 @@ import { listSegments, logFolder, segmentPath } from "../log/segment.ts";
 import { parseVerifierKey } from "../log/signed-note.ts";
 import { type VerifyProgress, type VerifyReport, verifyLog } from "../log/verify.ts";
 import { SYSTEM_TENANT, TenantId } from "../tenant/tenant-id.ts";
-import { installationPaths, masterKeyOf } from "./installation.ts";
+import { type InstallationPaths, installationPaths, masterKeysOf } from "./installation.ts";
 
 /** Where the files are. */
 export interface VerifiablePlace {
@@ -28,7 +28,7 @@ export interface VerifiablePlace {
   /** Public id of the installation, if its format file is there. */
   readonly installation: string | undefined;
   /** If the path is an installation with its master key beside the data. */
-  readonly masterKey: MasterKeyProvider | undefined;
+  readonly masterKeys: MasterKeyRing | undefined;
 }
 
 const RETRIES = 10;
@@ -46,8 +46,13 @@ export function findPlace(path: string, options: { readonly seals: boolean }): V
   return {
     data,
     installation: readInstallation(systemDisk, data)?.id,
-    masterKey: keyed ? masterKeyOf(paths) : undefined,
+    masterKeys: keyed ? masterKeyRing(paths) : undefined,
   };
+}
+
+function masterKeyRing(paths: InstallationPaths): MasterKeyRing {
+  const { masterKey, otherMasterKeys } = masterKeysOf(paths);
+  return new MasterKeyRing(masterKey, otherMasterKeys);
 }
 
 function looksLikeData(path: string): boolean {
@@ -124,11 +129,15 @@ export async function openTenantKeys(
   place: VerifiablePlace,
   tenant: TenantId,
 ): Promise<OpenKeys | undefined> {
-  if (place.masterKey === undefined) return undefined;
+  if (place.masterKeys === undefined) return undefined;
   const bytes = systemDisk.readFile(join(place.data, "keys", `${tenant}.keys`));
   if (bytes === undefined) return undefined;
   const stored = parseStoredKeys(tenant, bytes);
-  return OpenKeys.unwrap(tenant, await unwrapKek(tenant, stored.kek, place.masterKey), stored);
+  return OpenKeys.unwrap(
+    tenant,
+    await unwrapKek(tenant, stored.kek, place.masterKeys.holderOf(stored.kek.masterKeyId)),
+    stored,
+  );
 }
 
 /**

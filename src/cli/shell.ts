@@ -71,6 +71,8 @@ class Shell {
       this.#prompt();
     }
     readline.close();
+    // After Ctrl-D the prompt still stands there.
+    if (this.#interactive && !this.#session.ended) console.log();
     await this.#finish();
     if (this.#interrupted) return INTERRUPTED_EXIT;
     return this.#interactive ? 0 : this.#firstFailure;
@@ -101,11 +103,7 @@ class Shell {
 
   #interrupt(readline: Interface): void {
     if (this.#running) {
-      process.stdout.write(
-        `\n${dim("the statement goes on, for at most its time limit; Ctrl-C again to leave at once")}\n`,
-      );
-      if (this.#interrupted) process.exit(INTERRUPTED_EXIT);
-      this.#interrupted = true;
+      this.#interruptStatement(readline);
       return;
     }
     const typed = readline.line !== "" || !this.#splitter.idle;
@@ -122,6 +120,21 @@ class Shell {
     readline.write(null, { ctrl: true, name: "e" });
     readline.write(null, { ctrl: true, name: "u" });
     this.#prompt();
+  }
+
+  /** A statement runs in another thread until its time limit; to leave before is to leave as after a crash, which is safe. */
+  #interruptStatement(readline: Interface): void {
+    if (this.#interrupted) {
+      readline.close();
+      saveHistory(this.#historyPath, this.#done);
+      // Not process.exit(), which waits for the statement.
+      process.kill(process.pid, "SIGINT");
+      return;
+    }
+    this.#interrupted = true;
+    process.stdout.write(
+      `\n${dim("the statement goes on, at most until its time limit; Ctrl-C again leaves at once")}\n`,
+    );
   }
 
   async #take(line: string): Promise<void> {

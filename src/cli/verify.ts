@@ -194,7 +194,7 @@ function reasonOf({ tenant, report, keyDamage }: Finding): string {
 
 function whatWasChecked(findings: readonly Finding[], place: VerifiablePlace): string {
   const base = `${counted(findings.length, "log")} checked: headers, hashes, chain, segments, Merkle tree`;
-  return place.masterKey === undefined
+  return place.masterKeys === undefined
     ? `${base}; without a key, seals stay closed`
     : `${base}, and every seal under its key`;
 }

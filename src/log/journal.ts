@@ -103,7 +103,7 @@ export class Journal {
     );
     const files = names.map((name) => openJournalFile(disk, name, fileBytes)) as [JournalFile, JournalFile];
     try {
-      disk.syncFolder(folder);
+      for (const path of [folder, root]) disk.syncFolder(path);
       // The files take turns also from one opening to the next: `refuseLostFrames` relies on it.
       const active = first.generation > second.generation ? 1 : 0;
       const newest = (inOrder[1] as FileFrames).generation;

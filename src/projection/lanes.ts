@@ -152,7 +152,9 @@ function call<T>(lane: Lane, message: LaneCall): Promise<T> {
     const id = lane.nextId;
     lane.nextId += 1;
     lane.pending.set(id, { resolve: resolve as (value: unknown) => void, reject });
-    lane.worker.postMessage({ id, call: message });
+    // The key moves to the lane, which zeroes it: no copy stays behind on this thread.
+    const moved = "target" in message ? [message.target.key.buffer as ArrayBuffer] : [];
+    lane.worker.postMessage({ id, call: message }, moved);
   });
 }
 

@@ -49,6 +49,8 @@ export type JobOutcome<T> =
 /** Replay makes indexes itself; this makes a record, and so a commit, of a transaction that wrote nothing else. */
 const INDEX_WRITTEN: Change = { kind: "ddl", sql: "-- a full-text index was written", bindings: [] };
 
+const FORGETS_DEBTS = /\bdefer_foreign_keys\b(?!\s*[=(]\s*['"]?(?:on|yes|true|1)\b)/i;
+
 type Control =
   | "begin"
   | "commit"
@@ -306,7 +308,7 @@ export class ProjectionWriter {
 
   /** PRAGMA defer_foreign_keys acts when it is compiled; with OFF SQLite forgets what is owed. */
   #compile(sql: string): CompiledStatement {
-    if (this.#deferred && /defer_foreign_keys/i.test(sql)) this.#requirePaid();
+    if (this.#deferred && FORGETS_DEBTS.test(sql)) this.#requirePaid();
     try {
       return this.#cache.compile(sql);
     } catch (error) {

@@ -9,7 +9,7 @@ import { kimberliteError } from "../errors.ts";
 import type { Clock } from "../host/clock.ts";
 import type { TenantQuota } from "../tenant/tenant-config.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-import { type BucketRate, fullBucket, type TokenBucket, takeToken } from "./token-bucket.ts";
+import { type BucketRate, fullBucket, refill, type TokenBucket, takeToken } from "./token-bucket.ts";
 
 export interface StorageUse {
   readonly logBytes: number;
@@ -39,14 +39,21 @@ export class QuotaGate {
     return this.#running;
   }
 
-  /** Puts another quota into force; a bucket that was there keeps its tokens, up to the new burst. */
+  /**
+   * Puts another quota into force; a bucket that was there keeps the tokens that it has by the rate until now, up to
+   * the new burst.
+   */
   change(quota: TenantQuota): void {
-    this.#quota = quota;
+    const nowMs = this.#clock.monotonicMs();
     const rate = rateOf(quota);
-    this.#rate = rate;
     if (rate === undefined) this.#bucket = undefined;
-    else if (this.#bucket === undefined) this.#bucket = fullBucket(rate, this.#clock.monotonicMs());
-    else this.#bucket = { ...this.#bucket, tokens: Math.min(this.#bucket.tokens, rate.burst) };
+    else if (this.#rate === undefined || this.#bucket === undefined) this.#bucket = fullBucket(rate, nowMs);
+    else {
+      const held = refill(this.#bucket, this.#rate, nowMs);
+      this.#bucket = { ...held, tokens: Math.min(held.tokens, rate.burst) };
+    }
+    this.#quota = quota;
+    this.#rate = rate;
   }
 
   /**

@@ -15,20 +15,30 @@ export interface BucketRate {
   readonly burst: number;
 }
 
+/** Sums of binary fractions fall short of a whole token by less than this. */
+const ROUNDING = 1e-9;
+
 export function fullBucket(rate: BucketRate, nowMs: number): TokenBucket {
   return { tokens: rate.burst, updatedAtMs: nowMs };
 }
 
-/** Takes one token, or says in how many milliseconds there will be one. */
+/** The bucket with what has flowed into it until now. */
+export function refill(bucket: TokenBucket, rate: BucketRate, nowMs: number): TokenBucket {
+  const elapsedMs = Math.max(0, nowMs - bucket.updatedAtMs);
+  const tokens = Math.min(rate.burst, bucket.tokens + (elapsedMs * rate.ratePerSec) / 1000);
+  return { tokens, updatedAtMs: Math.max(nowMs, bucket.updatedAtMs) };
+}
+
+/** Takes one token, or says in how many milliseconds there will be one; a refusal leaves the bucket as it was. */
 export function takeToken(
   bucket: TokenBucket,
   rate: BucketRate,
   nowMs: number,
 ): { readonly bucket: TokenBucket; readonly retryAfterMs: number | undefined } {
-  const elapsedMs = Math.max(0, nowMs - bucket.updatedAtMs);
-  const tokens = Math.min(rate.burst, bucket.tokens + (elapsedMs * rate.ratePerSec) / 1000);
-  const updatedAtMs = Math.max(nowMs, bucket.updatedAtMs);
-  if (tokens >= 1) return { bucket: { tokens: tokens - 1, updatedAtMs }, retryAfterMs: undefined };
-  const retryAfterMs = Math.ceil(((1 - tokens) * 1000) / rate.ratePerSec);
-  return { bucket: { tokens, updatedAtMs }, retryAfterMs };
+  const { tokens, updatedAtMs } = refill(bucket, rate, nowMs);
+  if (tokens >= 1 - ROUNDING) {
+    return { bucket: { tokens: Math.max(0, tokens - 1), updatedAtMs }, retryAfterMs: undefined };
+  }
+  const waitMs = updatedAtMs - nowMs + ((1 - tokens) * 1000) / rate.ratePerSec;
+  return { bucket, retryAfterMs: Math.max(1, Math.ceil(waitMs - ROUNDING)) };
 }

@@ -1,7 +1,7 @@
 /**
  * Events of a stream: what may be appended, and its bytes (CBOR, RFC 8949).
  *
- * An event is bytes, or a value of JSON's kinds (also bigint and nested bytes). It comes back as it was given.
+ * An event is bytes, or a value of JSON's kinds (also bigint and nested bytes). It comes back as it was given (-0 as 0).
  */
 import { kimberliteError } from "../errors.ts";
 import { decodeCbor, encodeCbor } from "../log/record.ts";

@@ -14,7 +14,6 @@ const NOT_OURS = new Set([
   "kimberlite",
   "prebuilt",
   "vectors",
-  "golden",
 ]);
 
 /** Paths under a folder, or of the whole checkout, without generated, installed and foreign files. */

@@ -1,0 +1,103 @@
+/**
+ * Every public operation of `Kimberlite` with arguments that are right: what tests put nonsense, or another tenant,
+ * into. A method that is not here makes `coverage.test.ts` fail.
+ */
+import type { Kimberlite, StreamId, TenantId } from "../../src/index.ts";
+
+/** What the calls are made on: a tenant with a table `t (id INTEGER PRIMARY KEY, v)` and an event stream. */
+export interface Place {
+  readonly db: Kimberlite;
+  readonly tenant: TenantId;
+  readonly stream: StreamId;
+  /** A number that no earlier call was given: for new ids and names. */
+  readonly fresh: number;
+}
+
+export interface Call {
+  readonly method: string;
+  /** Which of `args` is the tenant; undefined for an operation of the node. */
+  readonly tenantAt: number | undefined;
+  readonly args: (place: Place) => unknown[];
+}
+
+const ended = (): AbortSignal => AbortSignal.abort();
+
+export const CALLS: readonly Call[] = [
+  call(
+    "createTenant",
+    ({ fresh }) => [{ id: BigInt(fresh), name: "new", quota: { maxOpsPerSec: 5 } }],
+    undefined,
+  ),
+  call("listTenants", ({ tenant }) => [{ after: tenant, limit: 5 }], undefined),
+  call("describeTenant", ({ tenant }) => [tenant]),
+  call("suspendTenant", ({ tenant }) => [tenant]),
+  call("resumeTenant", ({ tenant }) => [tenant]),
+  call("setQuota", ({ tenant }) => [tenant, { maxConcurrentOps: 1_000 }]),
+  call("setRetention", ({ tenant }) => [tenant, { ms: 5 }]),
+  call("execute", ({ tenant, fresh }) => [
+    tenant,
+    "INSERT INTO t VALUES (?, ?)",
+    [fresh, "v"],
+    { actor: "me" },
+  ]),
+  call("query", ({ tenant }) => [tenant, "SELECT * FROM t WHERE id = ?", [1], { at: 1 }]),
+  call("executeArrays", ({ tenant }) => [tenant, "SELECT * FROM t WHERE id = ?", [1], { actor: "me" }]),
+  call("insert", ({ tenant, fresh }) => [tenant, "t", { id: fresh, v: "v" }, { actor: "me" }]),
+  call("transaction", ({ tenant, fresh }) => [
+    tenant,
+    [{ sql: "INSERT INTO t VALUES (?, 1)", params: [fresh] }],
+    { actor: "me" },
+  ]),
+  call("createStream", ({ tenant, fresh }) => [tenant, `stream ${fresh}`, { actor: "me" }]),
+  call("streams", ({ tenant }) => [tenant]),
+  call("append", ({ tenant, stream, fresh }) => [
+    tenant,
+    stream,
+    [{ a: 1 }],
+    { idempotencyKey: `key ${fresh}` },
+  ]),
+  call("read", ({ tenant, stream }) => [tenant, stream, { from: 0, limit: 2 }]),
+  call("subscribe", ({ tenant, stream }) => [tenant, stream, { from: 0, signal: ended() }]),
+  call("checkpoint", ({ tenant }) => [tenant]),
+  call("verifierKey", () => [], undefined),
+  call("verifyTenant", ({ tenant }) => [tenant, {}]),
+  call("rebuildProjection", ({ tenant }) => [tenant, {}]),
+  call("inclusionProof", ({ tenant }) => [tenant, 0]),
+  call("consistencyProof", ({ tenant }) => [tenant, 1, 2]),
+  call("rotateDek", ({ tenant }) => [tenant]),
+  call("rotateKek", ({ tenant }) => [tenant]),
+  call("keys", ({ tenant }) => [tenant]),
+  call("stats", () => [], undefined),
+];
+
+/** Operations with tests of their own: they end the database, or change the key of all of it. */
+export const APART: ReadonlySet<string> = new Set(["close", "rotateMasterKey"]);
+
+function call(method: string, args: Call["args"], tenantAt: number | undefined = 0): Call {
+  return { method, args, tenantAt };
+}
+
+/** Makes a call and gives what it gives; of an iteration the first items. */
+export async function make(db: Kimberlite, method: string, args: readonly unknown[]): Promise<unknown> {
+  const operation = (db as unknown as Record<string, (...args: readonly unknown[]) => unknown>)[method];
+  if (operation === undefined) throw new Error(`there is no ${method}`);
+  const made: unknown = operation.apply(db, [...args]);
+  if (!isIteration(made)) return await made;
+  const items: unknown[] = [];
+  for await (const item of made) {
+    items.push(item);
+    if (items.length >= 10) break;
+  }
+  return items;
+}
+
+function isIteration(value: unknown): value is AsyncIterable<unknown> {
+  return typeof value === "object" && value !== null && Symbol.asyncIterator in value;
+}
+
+/** Names of the public methods of a class. */
+export function methodsOf(constructor: { readonly prototype: object }): string[] {
+  return Object.getOwnPropertyNames(constructor.prototype)
+    .filter((name) => name !== "constructor")
+    .sort();
+}
