@@ -15,18 +15,7 @@ export type { Randomness } from "./host/randomness.ts";
 export type { TenantKeyReport } from "./keys/key-report.ts";
 export type { KeyContext, MasterKeyProvider } from "./keys/master-key.ts";
 export { createMasterKeyFile, masterKeyFile } from "./keys/master-key-file.ts";
-export {
-  type ArraysResult,
-  type ExecuteResult,
-  Kimberlite,
-  type NodeStats,
-  type OperationOptions,
-  type Statement,
-  type StreamDescription,
-  type TenantDescription,
-  type Transaction,
-  type TransactionOptions,
-} from "./kimberlite.ts";
+export { Kimberlite } from "./kimberlite.ts";
 export { type Checkpoint, openCheckpoint } from "./log/checkpoint.ts";
 export {
   type ConsistencyProof,
@@ -37,6 +26,17 @@ export {
 export { parseVerifierKey, type VerifierKey } from "./log/signed-note.ts";
 export type { VerifyProgress, VerifyReport } from "./log/verify.ts";
 export type { OpenOptions } from "./node-state.ts";
+export type {
+  ArraysResult,
+  ExecuteResult,
+  NodeStats,
+  OperationOptions,
+  Statement,
+  StreamDescription,
+  TenantDescription,
+  Transaction,
+  TransactionOptions,
+} from "./operations.ts";
 export type { RebuildProgress } from "./pipeline/recovery.ts";
 export type { Moment } from "./pipeline/time-travel.ts";
 export type { VerifyTenantOptions } from "./pipeline/verify-tenant.ts";

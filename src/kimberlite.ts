@@ -3,6 +3,8 @@
  *
  * Every tenant-scoped method takes the tenant first; there is no current or default tenant. Every operation is admitted
  * by the tenant's state and quota before it touches the tenant.
+ *
+ * Over 500 lines because the public API is one class, with the contract of each method beside it.
  */
 import { kimberliteError } from "./errors.ts";
 import type { TenantKeyReport } from "./keys/key-report.ts";
@@ -20,15 +22,30 @@ import type { VerifyProgress, VerifyReport } from "./log/verify.ts";
 import { rotateMaster } from "./master-rotation.ts";
 import { NodeState, type OpenOptions } from "./node-state.ts";
 import { requireMasterKey } from "./open-options.ts";
-import type { CallContext } from "./pipeline/batch.ts";
+import {
+  type ArraysResult,
+  type ExecuteResult,
+  insertRequest,
+  type NodeStats,
+  type OperationOptions,
+  parseContext,
+  runList,
+  type Statement,
+  type StreamDescription,
+  type TenantDescription,
+  type Transaction,
+  type TransactionOptions,
+  toArraysResult,
+  toExecuteResult,
+  toTransaction,
+} from "./operations.ts";
 import type { LaneTransaction } from "./pipeline/lane-transaction.ts";
 import type { TenantEngine } from "./pipeline/tenant-engine.ts";
 import type { Moment } from "./pipeline/time-travel.ts";
 import { type VerifyTenantOptions, verifyTenantLog } from "./pipeline/verify-tenant.ts";
 import type { StreamRow } from "./projection/bookkeeping.ts";
 import { isProjectionDamage } from "./projection/sqlite-error.ts";
-import { quoteName } from "./projection/tables.ts";
-import type { Row, SqlInput, SqlParams, SqlValue } from "./projection/values.ts";
+import type { Row, SqlInput, SqlParams } from "./projection/values.ts";
 import type { StatementRequest, StatementResult } from "./projection/writer.ts";
 import {
   type AppendOptions,
@@ -61,63 +78,6 @@ import {
   type TenantQuota,
 } from "./tenant/tenant-config.ts";
 import { StreamId, TenantId } from "./tenant/tenant-id.ts";
-
-/** Outcome of a statement. */
-export interface ExecuteResult {
-  readonly columns: readonly string[];
-  readonly rows: readonly Row[];
-  /** Rows that the statement itself inserted, updated or deleted; not those of triggers and cascades. */
-  readonly rowsAffected: number;
-  readonly lastInsertRowid: number | bigint | undefined;
-  /** Offset of the transaction's record in the tenant's log; undefined if it changed nothing. */
-  readonly offset: bigint | undefined;
-}
-
-/** Outcome of a statement with its rows as arrays in the order of `columns`, so that two columns may have one name. */
-export interface ArraysResult extends Omit<ExecuteResult, "rows"> {
-  readonly rows: readonly (readonly SqlValue[])[];
-}
-
-/** One statement of a transaction that is given as a list. */
-export type Statement = string | { readonly sql: string; readonly params?: SqlParams };
-
-/** What a callback transaction may do; it ends with the callback. Await each call. */
-export interface Transaction {
-  execute(sql: string, params?: SqlParams): Promise<ExecuteResult>;
-  query(sql: string, params?: SqlParams): Promise<Row[]>;
-}
-
-/** Who is asking, for the record; the library trusts what it is told. */
-export interface OperationOptions {
-  /** 1 to 255 characters; "local" unless given. */
-  readonly actor?: string;
-  readonly correlationId?: string;
-}
-
-export interface TransactionOptions extends OperationOptions {
-  /** Longest time that the callback may take, 5 s unless given. */
-  readonly timeLimitMs?: number;
-}
-
-/** What is known of a tenant. */
-export interface TenantDescription extends TenantEntry {
-  /** Records in the log: offsets 0 … size−1. */
-  readonly size: bigint;
-  readonly logBytes: number;
-  readonly projectionBytes: number;
-}
-
-export interface StreamDescription {
-  readonly id: StreamId;
-  readonly kind: "table" | "events";
-  readonly name: string;
-}
-
-export interface NodeStats {
-  readonly tenants: number;
-  readonly openTenants: number;
-  readonly installation: string;
-}
 
 const DEFAULT_TRANSACTION_MS = 5_000;
 const MAX_PAGE = 10_000;
@@ -649,59 +609,4 @@ export class Kimberlite implements AsyncDisposable {
     this.#admitted(engine.tenant);
     engine.requireOpen();
   }
-}
-
-function parseContext(options?: OperationOptions): CallContext {
-  const { actor = "local", correlationId } = parseOptions(options);
-  for (const text of [actor, correlationId ?? "-"]) {
-    if (typeof text !== "string" || text.length < 1 || text.length > 255 || !text.isWellFormed()) {
-      throw kimberliteError("invalid_argument", "actor and correlationId are 1 to 255 characters");
-    }
-  }
-  return { actor, correlationId };
-}
-
-function toExecuteResult(result: StatementResult, offset: bigint | undefined): ExecuteResult {
-  return { ...result, rows: result.rows as Row[], offset };
-}
-
-function toArraysResult(result: StatementResult, offset: bigint | undefined): ArraysResult {
-  return { ...result, rows: result.rows as SqlValue[][], offset };
-}
-
-async function runList(
-  engine: TenantEngine,
-  context: CallContext,
-  statements: readonly Statement[],
-): Promise<ExecuteResult[]> {
-  if (!Array.isArray(statements))
-    throw kimberliteError("invalid_argument", "transaction() takes statements or a callback");
-  const requests: StatementRequest[] = (statements as readonly Statement[]).map((statement) =>
-    typeof statement === "string" ? { sql: statement } : { sql: statement?.sql, params: statement?.params },
-  );
-  const { value, offset } = await engine.pipeline.submitStatements(context, requests);
-  return value.map((result) => toExecuteResult(result, offset));
-}
-
-function toTransaction(transaction: LaneTransaction): Transaction {
-  const run = async (sql: string, params?: SqlParams): Promise<ExecuteResult> =>
-    toExecuteResult((await transaction.run([{ sql, params }]))[0] as StatementResult, undefined);
-  return { execute: run, query: async (sql, params) => [...(await run(sql, params)).rows] };
-}
-
-function insertRequest(
-  table: unknown,
-  row: Readonly<Record<string, SqlInput>>,
-): { sql: string; params: SqlInput[] } {
-  if (typeof table !== "string" || table === "" || table.includes("\0")) {
-    throw kimberliteError("invalid_argument", "insert() takes the name of a table");
-  }
-  if (typeof row !== "object" || row === null || Array.isArray(row)) {
-    throw kimberliteError("invalid_argument", "insert() takes a row, or an array of rows, as objects");
-  }
-  const columns = Object.keys(row);
-  if (columns.length === 0) return { sql: `INSERT INTO ${quoteName(table)} DEFAULT VALUES`, params: [] };
-  const places = columns.map(() => "?").join(", ");
-  const names = columns.map(quoteName).join(", ");
-  return { sql: `INSERT INTO ${quoteName(table)} (${names}) VALUES (${places})`, params: Object.values(row) };
 }

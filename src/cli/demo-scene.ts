@@ -1,6 +1,7 @@
 /** What the demo prints, and the two hospitals that it is about. */
 import { KimberliteError } from "../errors.ts";
-import type { ArraysResult, Kimberlite } from "../kimberlite.ts";
+import type { Kimberlite } from "../kimberlite.ts";
+import type { ArraysResult } from "../operations.ts";
 import type { Row } from "../projection/values.ts";
 import { Region } from "../tenant/region.ts";
 import { TenantId } from "../tenant/tenant-id.ts";

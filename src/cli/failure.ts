@@ -24,8 +24,7 @@ export function reportFailure(error: unknown, json: boolean): number {
   return BUG_EXIT;
 }
 
-/** The line for an error. */
-export function errorLine(message: string, code: string): string {
+function errorLine(message: string, code: string): string {
   return `error: ${escapeLine(message)} (${code})`;
 }
 

@@ -65,7 +65,7 @@ export async function rebuild(options: TenantOptions): Promise<undefined> {
   if (options.json === true) console.log(toJson({ tenant, records: size, changes, ms }));
   else
     console.log(
-      `tenant ${tenant}: rebuilt from ${counted(size, "record")} (${counted(changes, "row change")}) in ${ms} ms`,
+      `tenant ${tenant}: rebuilt from ${counted(size, "record")} (${counted(changes, "change")}) in ${ms} ms`,
     );
 }
 

@@ -1,5 +1,6 @@
 /** One statement: run it, and show what it gave. */
-import type { ArraysResult, ExecuteResult, Kimberlite } from "../kimberlite.ts";
+import type { Kimberlite } from "../kimberlite.ts";
+import type { ArraysResult, ExecuteResult } from "../operations.ts";
 import type { Moment } from "../pipeline/time-travel.ts";
 import type { SqlParams } from "../projection/values.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";

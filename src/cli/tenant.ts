@@ -1,5 +1,6 @@
 /** `kimberlite tenant …` */
-import type { Kimberlite, TenantDescription } from "../kimberlite.ts";
+import type { Kimberlite } from "../kimberlite.ts";
+import type { TenantDescription } from "../operations.ts";
 import { Duration } from "../tenant/duration.ts";
 import { Region } from "../tenant/region.ts";
 import type { TenantEntry, TenantQuota } from "../tenant/tenant-config.ts";

@@ -1,3 +1,4 @@
+/** Over 500 lines because keys, their rotations and their faults are tested on one set-up. */
 import { createCipheriv, type KeyObject, randomBytes, sign, verify } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,4 +1,12 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as fc from "fast-check";
@@ -43,7 +51,8 @@ class Writers {
     if (!this.#disk.has(folder)) {
       this.#disk.makeFolder(folder);
       // As the pipeline does before a tenant's first block.
-      for (const path of [folder, join(folder, ".."), join(folder, "../.."), this.#at]) this.#disk.syncFolder(path);
+      for (const path of [folder, join(folder, ".."), join(folder, "../.."), this.#at])
+        this.#disk.syncFolder(path);
     }
     return { tenant: id, segment: 0n, position: this.contents.get(id)?.length ?? 0, bytes };
   }
@@ -58,7 +67,10 @@ class Writers {
   async append(tenant: number, bytes: Buffer): Promise<void> {
     const entry = this.entry(tenant, bytes);
     await this.commit(entry);
-    this.contents.set(entry.tenant, Buffer.concat([this.contents.get(entry.tenant) ?? Buffer.alloc(0), bytes]));
+    this.contents.set(
+      entry.tenant,
+      Buffer.concat([this.contents.get(entry.tenant) ?? Buffer.alloc(0), bytes]),
+    );
     const file = this.#disk.open(segmentPath(logFolder(this.#at, entry.tenant), 0n), "create");
     file.write(bytes, entry.position);
     file.close();
@@ -89,7 +101,10 @@ describe("a journal that is opened again", () => {
     for (const part of bytes) {
       const entry = writers.entry(1, part);
       await writers.commit(entry);
-      writers.contents.set(entry.tenant, Buffer.concat([writers.contents.get(entry.tenant) ?? Buffer.alloc(0), part]));
+      writers.contents.set(
+        entry.tenant,
+        Buffer.concat([writers.contents.get(entry.tenant) ?? Buffer.alloc(0), part]),
+      );
     }
     expect(readdirSync(logFolder(root, TenantId(1)))).toEqual([]);
     for (let time = 0; time < 3; time += 1) {
@@ -144,15 +159,22 @@ describe("a journal that is opened again", () => {
     const [first, second] = [readFileSync(journalPath(0)), readFileSync(journalPath(1))];
     const headerAndEntry = 64 + 32 + 400;
     await fc.assert(
-      fc.asyncProperty(fc.constantFrom(0, 1), fc.nat(headerAndEntry - 1), fc.nat(7), async (file, at, bit) => {
-        const damaged = Buffer.from(file === 0 ? first : second);
-        // The second frame of each file: there are others behind it, and one before.
-        const place = 512 + at;
-        damaged.writeUInt8(damaged.readUInt8(place) ^ (1 << bit), place);
-        writeFileSync(journalPath(0), file === 0 ? damaged : first);
-        writeFileSync(journalPath(1), file === 1 ? damaged : second);
-        await expect(reopen()).rejects.toMatchObject({ code: expect.stringMatching(/^(journal_damaged|format_too_new)$/) });
-      }),
+      fc.asyncProperty(
+        fc.constantFrom(0, 1),
+        fc.nat(headerAndEntry - 1),
+        fc.nat(7),
+        async (file, at, bit) => {
+          const damaged = Buffer.from(file === 0 ? first : second);
+          // The second frame of each file: there are others behind it, and one before.
+          const place = 512 + at;
+          damaged.writeUInt8(damaged.readUInt8(place) ^ (1 << bit), place);
+          writeFileSync(journalPath(0), file === 0 ? damaged : first);
+          writeFileSync(journalPath(1), file === 1 ? damaged : second);
+          await expect(reopen()).rejects.toMatchObject({
+            code: expect.stringMatching(/^(journal_damaged|format_too_new)$/),
+          });
+        },
+      ),
       { numRuns: 150 },
     );
   });
@@ -171,7 +193,8 @@ describe("a journal that is opened again", () => {
     const writers = await Writers.open();
     for (let time = 0; time < 12; time += 1) {
       const frames = 1 + chance.below(time % 4 === 3 ? 40 : 5);
-      for (let index = 0; index < frames; index += 1) await writers.append(1, sealed(100 + chance.below(900), index + 1));
+      for (let index = 0; index < frames; index += 1)
+        await writers.append(1, sealed(100 + chance.below(900), index + 1));
       const newest = segmentPath(logFolder(root, TenantId(1)), 0n);
       const before = readFileSync(newest);
       // The next first frame goes to the file that reopening begins anew: torn there, it was never acknowledged.
@@ -227,8 +250,11 @@ describe("a running journal", () => {
   it("holds no byte of any tenant once it is recycled, also with commits all the while", async () => {
     const writers = await Writers.open();
     const secret = Buffer.from("sealed block of the tenant that is erased");
-    for (let index = 0; index < 40; index += 1) await writers.append(1, Buffer.concat([secret, sealed(400, index + 1)]));
-    const more = Array.from({ length: 20 }, () => writers.commit({ ...writers.entry(2, sealed(300, 9)), position: 0 }));
+    for (let index = 0; index < 40; index += 1)
+      await writers.append(1, Buffer.concat([secret, sealed(400, index + 1)]));
+    const more = Array.from({ length: 20 }, () =>
+      writers.commit({ ...writers.entry(2, sealed(300, 9)), position: 0 }),
+    );
     await writers.journal.recycle();
     for (const index of [0, 1]) {
       expect(readFileSync(journalPath(index)).includes(secret)).toBe(false);
@@ -253,7 +279,10 @@ describe("a running journal", () => {
       const writers = await Writers.open(root, faultyDisk(systemDisk, judge));
       for (let index = 0; index < 30; index += 1) await writers.append(1, sealed(700, index + 1));
       left = nth;
-      const failed = await writers.journal.recycle().then(() => false, () => true);
+      const failed = await writers.journal.recycle().then(
+        () => false,
+        () => true,
+      );
       expect(failed).toBe(nth <= 5);
       left = Number.POSITIVE_INFINITY;
       const crashed = await reopen();
@@ -265,7 +294,10 @@ describe("a running journal", () => {
 
 describe("a disk that refuses", () => {
   it("fails the commits of that frame alone, and they are not there after a restart", async () => {
-    for (const [errno, code] of [["EIO", "disk_failed"], ["ENOSPC", "disk_full"]] as const) {
+    for (const [errno, code] of [
+      ["EIO", "disk_failed"],
+      ["ENOSPC", "disk_full"],
+    ] as const) {
       for (const share of [0, 1]) {
         rmSync(root, { recursive: true, force: true });
         let refuse = false;
@@ -287,7 +319,8 @@ describe("a disk that refuses", () => {
 
   it("keeps a durable entry until its segment takes it, over turns, and lets nothing take its place", async () => {
     let refuse = true;
-    const judge: Judge = (call) => (refuse && call.path.includes("/tenants/1/") && call.operation === "open" ? refusing("EIO") : undefined);
+    const judge: Judge = (call) =>
+      refuse && call.path.includes("/tenants/1/") && call.operation === "open" ? refusing("EIO") : undefined;
     const writers = await Writers.open(root, faultyDisk(systemDisk, judge));
     const entry = writers.entry(1, sealed(500, 1));
     await writers.commit(entry);
@@ -304,7 +337,9 @@ describe("a disk that refuses", () => {
     };
     // The other tenant goes on until the journal would have to forget the entry.
     expect(await others()).toBeGreaterThan(10);
-    expect(() => writers.journal.flushRetained(TenantId(1))).toThrow(expect.objectContaining({ code: "disk_failed" }));
+    expect(() => writers.journal.flushRetained(TenantId(1))).toThrow(
+      expect.objectContaining({ code: "disk_failed" }),
+    );
     refuse = false;
     writers.journal.flushRetained(TenantId(1));
     expect(content(root, 1)).toEqual(sealed(500, 1));
@@ -317,14 +352,19 @@ describe("a disk that refuses", () => {
       rmSync(root, { recursive: true, force: true });
       const chance = seeded(seed);
       let failing = false;
-      const power = new VolatileDisk(systemDisk, root, { failsSync: (path) => failing && path.endsWith(".seg") });
+      const power = new VolatileDisk(systemDisk, root, {
+        failsSync: (path) => failing && path.endsWith(".seg"),
+      });
       mkdirSync(root);
       const writers = await Writers.open(root, power.disk);
       const acknowledged = new Map<number, number>();
       for (let step = 0; step < 120; step += 1) {
         failing = chance.oneIn(3);
         const tenant = 1 + chance.below(3);
-        const there = await writers.append(tenant, sealed(50 + chance.below(900), step + 1)).then(() => true, () => false);
+        const there = await writers.append(tenant, sealed(50 + chance.below(900), step + 1)).then(
+          () => true,
+          () => false,
+        );
         if (there) acknowledged.set(tenant, writers.contents.get(TenantId(tenant))?.length ?? 0);
         if (chance.oneIn(40)) {
           failing = false;

@@ -14,6 +14,8 @@
  * in one SQLite transaction until the tenant is read, or there are many, or a moment has passed. A read first commits
  * them; only if a batch is on its way to the disk just then must it wait, and after that each batch is committed at
  * once for as long as reads come.
+ *
+ * Over 500 lines because batches, lanes and the lagging commit are one state: who may write, and what is not durable yet.
  */
 import { KimberliteError, kimberliteError } from "../errors.ts";
 import { failpoint } from "../host/failpoint.ts";

@@ -88,8 +88,11 @@ const BITS = {
   sequenceWrites: 256,
 } as const;
 
-/** An interrupt may hit the leaving statement itself. The watchdog polls every 2 ms, so one retry nearly always suffices; the bound is against a bug. */
-const LEAVE_ATTEMPTS = 100;
+/**
+ * An interrupt may hit the entering or leaving statement itself, for a deadline that passed before. The watchdog polls
+ * every 2 ms, so one retry nearly always suffices; the bound is against a bug.
+ */
+const ATTEMPTS = 100;
 
 const MODES: Readonly<Record<GuardMode, number>> = { write: 1, read: 2 };
 
@@ -158,18 +161,12 @@ class ConnectionGuard implements Guard {
   enter(mode: GuardMode, deadlineMs: number): void {
     const key = MODES[mode] * 2 ** 40 + deadlineMs;
     const bound = this.#boundEnters.get(key);
-    if (bound !== undefined) bound.get();
-    else this.#enterFirst(key, MODES[mode], deadlineMs);
+    if (bound === undefined) this.#enterFirst(key, MODES[mode], deadlineMs);
+    else uninterrupted(() => bound.get());
   }
 
   leave(): GuardReport {
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        return decodeReport(Number(this.#leave.get()));
-      } catch (cause) {
-        if (attempt === LEAVE_ATTEMPTS || !isInterrupt(cause)) throw cause;
-      }
-    }
+    return decodeReport(Number(uninterrupted(() => this.#leave.get())));
   }
 
   denied(): Denial | undefined {
@@ -188,12 +185,12 @@ class ConnectionGuard implements Guard {
   #enterFirst(key: number, mode: number, deadlineMs: number): void {
     assert(Number.isInteger(deadlineMs) && deadlineMs >= 0 && deadlineMs < 2 ** 31, "deadline in range");
     if (this.#boundEnters.size >= MAX_BOUND_ENTERS) {
-      this.#enter.get(this.#secret, mode, deadlineMs);
+      uninterrupted(() => this.#enter.get(this.#secret, mode, deadlineMs));
       return;
     }
     const bound = this.#prepare(ENTER_SQL).bind(this.#secret, mode, deadlineMs);
     this.#boundEnters.set(key, bound);
-    bound.get();
+    uninterrupted(() => bound.get());
   }
 
   #prepare(sql: string): Statement {
@@ -217,7 +214,7 @@ const SCHEMA_TABLE_HINT =
 /** Every action that can be refused also where writes are served. */
 const HINTS: Readonly<Record<string, string>> = {
   ATTACH:
-    "ATTACH and VACUUM are not available: each tenant is its own database; use grantAccess to share rows",
+    "ATTACH and VACUUM are not available: each tenant is its own database",
   DETACH: "DETACH is not available: each tenant is its own database",
   TRANSACTION: "BEGIN, COMMIT and ROLLBACK are not available as SQL; use transaction()",
   SAVEPOINT: "savepoints are not available as SQL; use transaction()",
@@ -249,6 +246,16 @@ function decodeReport(bits: number): GuardReport {
     pragmaSet: (bits & BITS.pragmaSet) !== 0,
     sequenceWrites: (bits & BITS.sequenceWrites) !== 0,
   };
+}
+
+function uninterrupted<T>(call: () => T): T {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return call();
+    } catch (cause) {
+      if (attempt === ATTEMPTS || !isInterrupt(cause)) throw cause;
+    }
+  }
 }
 
 function isInterrupt(cause: unknown): boolean {

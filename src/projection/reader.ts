@@ -52,7 +52,7 @@ export class ProjectionReader {
    * @throws `read_only` for a write, `result_too_large`, `invalid_sql`, `invalid_parameter`, `unsupported_sql`.
    */
   query(request: StatementRequest): StatementResult {
-    const params = parseParams(request.params);
+    const params = parseParams(request.params, request.sql);
     const compiled = this.#compile(request.sql);
     const rows = this.#step(request, () => this.#fetch(request, compiled, params));
     return { columns: compiled.columns, rows, rowsAffected: 0, lastInsertRowid: undefined };
@@ -108,7 +108,7 @@ export class ProjectionReader {
 
   /** As `query`, in bounded memory: stops at the first row past a limit instead of reading them all. */
   queryBounded(request: StatementRequest): StatementResult {
-    const params = parseParams(request.params);
+    const params = parseParams(request.params, request.sql);
     const compiled = this.#compile(request.sql);
     const statement = shaped(compiled, request.arrays === true, true);
     const rows = this.#step(request, () =>

@@ -35,6 +35,9 @@ export function isProjectionDamage(error: unknown): boolean {
 function fromCode(error: SqliteErrorLike & Error, guard: Guard | undefined, timedOut: boolean): Error {
   const { code, message } = error;
   if (code.startsWith("SQLITE_CONSTRAINT")) return constraint(code, message);
+  // SQLite lengthens the index of its write-ahead log so, and does not say why it could not: there is no space.
+  if (code === "SQLITE_IOERR_SHMSIZE")
+    return kimberliteError("disk_full", "the disk is full", { cause: error });
   if (code.startsWith("SQLITE_IOERR"))
     return kimberliteError("disk_failed", `the projection's disk failed (${code})`);
   if (code === "SQLITE_ERROR" && /^not authorized/.test(message)) return denied(guard, message);
@@ -91,9 +94,16 @@ function constraint(code: string, message: string): Error {
   });
 }
 
+/** What is refused, of a tenant's own, only where reads are served. */
+const WRITES =
+  /^(?:INSERT|UPDATE|DELETE|ALTER_TABLE|REINDEX|ANALYZE|(?:CREATE|DROP)_(?:TABLE|INDEX|VIEW|TRIGGER))$/;
+
 function denied(guard: Guard | undefined, message: string): Error {
   const denial = guard?.denied();
   if (denial === undefined) return kimberliteError("unsupported_sql", message);
+  if (WRITES.test(denial.action) && !/^(?:_kimberlite|sqlite)_/i.test(denial.object ?? "")) {
+    return kimberliteError("read_only", denialHint(denial), { detail: { action: denial.action } });
+  }
   return kimberliteError("unsupported_sql", denialHint(denial), { detail: { action: denial.action } });
 }
 

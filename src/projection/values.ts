@@ -25,18 +25,26 @@ export interface ResultLimits {
 
 const MIN_INTEGER = -(2n ** 63n);
 const MAX_INTEGER = 2n ** 63n - 1n;
+/** Places for parameters; what is quoted or commented comes first, so that it hides what looks like one. */
+const PLACES =
+  /'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|\/\*[\s\S]*?\*\/|\?(?<number>\d*)/g;
+
 const MAX_PARAMETERS = 32_766;
 
 /**
- * Parses parameters into what the binding takes.
+ * Parses parameters into what the binding takes. A list fills places by their order, or by number where the SQL text
+ * numbers them (`?1`).
  *
  * @throws `invalid_parameter` naming the place, never the value.
  */
-export function parseParams(params: SqlParams | undefined): readonly unknown[] {
+export function parseParams(params: SqlParams | undefined, sql: string): readonly unknown[] {
   if (params === undefined) return [];
   if (Array.isArray(params)) {
     if (params.length > MAX_PARAMETERS) throw invalid(`more than ${MAX_PARAMETERS} parameters`);
-    return params.map((value, index) => parseValue(value as unknown, index + 1));
+    const values = params.map((value, index) => parseValue(value as unknown, index + 1));
+    // What is no text is refused when it is compiled.
+    const isNumbered = values.length > 0 && typeof sql === "string" && /\?\d/.test(sql);
+    return isNumbered ? fillNumbered(values, sql) : values;
   }
   if (typeof params !== "object" || params === null || params instanceof Uint8Array) {
     throw invalid("parameters are an array or an object");
@@ -45,6 +53,27 @@ export function parseParams(params: SqlParams | undefined): readonly unknown[] {
   for (const [name, value] of Object.entries(params))
     named[name.replace(/^[:@$]/, "")] = parseValue(value, name);
   return [named];
+}
+
+/** The binding takes numbers for names. A bare `?` is numbered one above the highest before it. */
+function fillNumbered(values: readonly Bound[], sql: string): readonly unknown[] {
+  const bare: Bound[] = [];
+  const numbered: Record<string, Bound> = Object.create(null) as Record<string, Bound>;
+  let highest = 0;
+  for (const { groups } of sql.matchAll(PLACES)) {
+    const number = groups?.["number"];
+    if (number === undefined) continue;
+    const place = number === "" ? highest + 1 : Number(number);
+    highest = Math.max(highest, place);
+    const value = values[place - 1];
+    if (value === undefined) break;
+    if (number === "") bare.push(value);
+    else numbered[number] = value;
+  }
+  if (highest === 0) return values;
+  if (highest !== values.length)
+    throw invalid(`the statement takes ${highest} parameters, and got ${values.length}`);
+  return [...bare, numbered];
 }
 
 function parseValue(value: unknown, place: number | string): Bound {

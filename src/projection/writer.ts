@@ -49,6 +49,9 @@ export type JobOutcome<T> =
 /** Replay makes indexes itself; this makes a record, and so a commit, of a transaction that wrote nothing else. */
 const INDEX_WRITTEN: Change = { kind: "ddl", sql: "-- a full-text index was written", bindings: [] };
 
+/** Replay applies the rows of one run as if at once; rows that may have changed before in the record begin another. */
+const ROWS_AGAIN: Change = { kind: "ddl", sql: "-- rows that may change again", bindings: [] };
+
 const FORGETS_DEBTS = /\bdefer_foreign_keys\b(?!\s*[=(]\s*['"]?(?:on|yes|true|1)\b)/i;
 
 type Control =
@@ -291,13 +294,15 @@ export class ProjectionWriter {
     const { sequences } = this.#schema;
     if (this.#capture.isEmpty && !sequences.watching) return;
     const moved = sequences.watching ? sequences.take(this.#capture.highestRowids()) : [];
-    for (const change of this.#capture.take()) this.#changes.push(change);
+    const rows = this.#capture.take();
+    if (rows.length > 0 && this.#changes.at(-1)?.kind === "row") this.#changes.push(ROWS_AGAIN);
+    for (const change of rows) this.#changes.push(change);
     this.#changes.push(...moved);
   }
 
   #run(request: StatementRequest): StatementResult {
     if (!this.inTransaction) throw kimberliteError("transaction_closed", "the transaction was rolled back");
-    const params = parseParams(request.params);
+    const params = parseParams(request.params, request.sql);
     const compiled = this.#compile(request.sql);
     if (compiled.seen.schemaChange || compiled.seen.analyzeOrReindex)
       return this.#runSchemaChange(request, compiled);
@@ -397,13 +402,13 @@ export class ProjectionWriter {
     this.#control.saveSchema.run();
     try {
       const change = this.#schema.beforeChange(compiled.seen);
-      const result = this.#step(request, compiled, parseParams(request.params));
+      const result = this.#step(request, compiled, parseParams(request.params, request.sql));
       const { changes, changed, dropped } = this.#schema.afterChange(change, request.sql);
       // Replay of a DROP TABLE runs its foreign key actions again, and could not know of a debt paid later.
       if (dropped) this.#checkDeferred();
       this.#control.releaseSchema.run();
       if (changed) this.#noteSchemaChange(changes);
-      return { ...result, rowsAffected: 0 };
+      return { ...result, rowsAffected: 0, lastInsertRowid: undefined };
     } catch (error) {
       if (this.inTransaction) this.#restoreSchema();
       throw error;

@@ -32,7 +32,10 @@ describe("QuotaGate", () => {
   it("lets as many run at once as are allowed, and one more when one leaves", () => {
     const gate = new QuotaGate(A, { maxConcurrentOps: 3 }, handClock());
     for (let count = 0; count < 3; count += 1) gate.enter();
-    expect(refusal(() => gate.enter())).toMatchObject({ code: "quota_exceeded", detail: { policy: "maxConcurrentOps", limit: 3 } });
+    expect(refusal(() => gate.enter())).toMatchObject({
+      code: "quota_exceeded",
+      detail: { policy: "maxConcurrentOps", limit: 3 },
+    });
     gate.leave();
     gate.enter();
     expect(gate.running).toBe(3);
@@ -56,7 +59,11 @@ describe("QuotaGate", () => {
       clock.nowMs = nowMs;
       gate.enter();
     }
-    expect(refusal(() => gate.enter())).toMatchObject({ code: "rate_limited", retryAfterMs: 250, detail: { policy: "maxOpsPerSec", limit: 4 } });
+    expect(refusal(() => gate.enter())).toMatchObject({
+      code: "rate_limited",
+      retryAfterMs: 250,
+      detail: { policy: "maxOpsPerSec", limit: 4 },
+    });
     clock.nowMs = 249;
     expect(refusal(() => gate.enter()).retryAfterMs).toBe(1);
     clock.nowMs = 250;
@@ -89,7 +96,11 @@ describe("QuotaGate", () => {
   it("checks storage to the byte", () => {
     const gate = new QuotaGate(A, { maxLogBytes: 100, maxProjectionBytes: 200 }, handClock());
     gate.checkStorage({ logBytes: 100, projectionBytes: 200 });
-    expect(refusal(() => gate.checkStorage({ logBytes: 101, projectionBytes: 0 }))).toMatchObject({ detail: { policy: "maxLogBytes", limit: 100 } });
-    expect(refusal(() => gate.checkStorage({ logBytes: 0, projectionBytes: 201 }))).toMatchObject({ detail: { policy: "maxProjectionBytes", limit: 200 } });
+    expect(refusal(() => gate.checkStorage({ logBytes: 101, projectionBytes: 0 }))).toMatchObject({
+      detail: { policy: "maxLogBytes", limit: 100 },
+    });
+    expect(refusal(() => gate.checkStorage({ logBytes: 0, projectionBytes: 201 }))).toMatchObject({
+      detail: { policy: "maxProjectionBytes", limit: 200 },
+    });
   });
 });

@@ -8,9 +8,12 @@ const rates: fc.Arbitrary<BucketRate> = fc.record({
   burst: fc.integer({ min: 1, max: 1_000 }),
 });
 /** Waits between one try and the next, in milliseconds. */
-const waits = fc.array(fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 5_000 }), fc.double({ min: 0, max: 50, noNaN: true })), {
-  maxLength: 300,
-});
+const waits = fc.array(
+  fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 5_000 }), fc.double({ min: 0, max: 50, noNaN: true })),
+  {
+    maxLength: 300,
+  },
+);
 
 interface Taken {
   readonly atMs: number;
@@ -47,7 +50,12 @@ describe("takeToken", () => {
   it("lets a full burst through at once, and then exactly the rate", () => {
     fc.assert(
       fc.property(rates, fc.integer({ min: 1, max: 20 }), (rate, seconds) => {
-        expect(takeAll(rate, Array.from({ length: rate.burst }, () => 0)).every(({ ok }) => ok)).toBe(true);
+        expect(
+          takeAll(
+            rate,
+            Array.from({ length: rate.burst }, () => 0),
+          ).every(({ ok }) => ok),
+        ).toBe(true);
         let bucket: TokenBucket = { tokens: 0, updatedAtMs: 0 };
         const steady = { ratePerSec: 10, burst: 3 };
         let passed = 0;
@@ -80,7 +88,8 @@ describe("takeToken", () => {
       fc.property(rates, fc.integer({ min: 1, max: 50 }), (rate, steps) => {
         const periodMs = 1_000 / rate.ratePerSec;
         let bucket: TokenBucket = { tokens: 0, updatedAtMs: 0 };
-        for (let step = 1; step < steps; step += 1) bucket = takeToken(bucket, rate, (periodMs * step) / steps).bucket;
+        for (let step = 1; step < steps; step += 1)
+          bucket = takeToken(bucket, rate, (periodMs * step) / steps).bucket;
         expect(takeToken(bucket, rate, periodMs).retryAfterMs).toBeUndefined();
       }),
     );
@@ -92,7 +101,9 @@ describe("takeToken", () => {
         const bucket = { tokens: 0.5, updatedAtMs: 2_000_000 };
         const early = takeToken(bucket, rate, 2_000_000 - back);
         expect(early.bucket).toEqual(bucket);
-        expect(takeToken(early.bucket, rate, 2_000_000).bucket).toEqual(takeToken(bucket, rate, 2_000_000).bucket);
+        expect(takeToken(early.bucket, rate, 2_000_000).bucket).toEqual(
+          takeToken(bucket, rate, 2_000_000).bucket,
+        );
       }),
     );
   });

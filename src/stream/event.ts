@@ -70,6 +70,7 @@ function requirePlainObject(value: unknown, depth: number): void {
   if (prototype !== Object.prototype && prototype !== null) throw refused("is not made of plain values");
   for (const [field, item] of Object.entries(value as object)) {
     if (field === "__proto__") throw refused("has a field named __proto__");
+    if (!field.isWellFormed()) throw refused("has a field whose name holds a lone surrogate");
     requireEncodable(item, depth + 1);
   }
 }

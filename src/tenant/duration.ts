@@ -8,8 +8,9 @@ export type Duration = { readonly ms: number; readonly [durationBrand]: true };
 
 const MAX_MS = Number.MAX_SAFE_INTEGER;
 
-function fromMs(ms: number): Duration {
-  if (typeof ms !== "number" || !Number.isFinite(ms) || ms < 0 || ms > MAX_MS) {
+function fromUnits(count: number, unitMs: number): Duration {
+  const ms = typeof count === "number" ? count * unitMs : Number.NaN;
+  if (!Number.isFinite(ms) || ms < 0 || ms > MAX_MS) {
     throw kimberliteError("invalid_argument", "a duration is a non-negative, finite number");
   }
   return Object.freeze({ ms: Math.round(ms) }) as Duration;
@@ -23,9 +24,9 @@ export const Duration: {
   hours(count: number): Duration;
   days(count: number): Duration;
 } = {
-  milliseconds: (count) => fromMs(count),
-  seconds: (count) => fromMs(count * 1_000),
-  minutes: (count) => fromMs(count * 60_000),
-  hours: (count) => fromMs(count * 3_600_000),
-  days: (count) => fromMs(count * 86_400_000),
+  milliseconds: (count) => fromUnits(count, 1),
+  seconds: (count) => fromUnits(count, 1_000),
+  minutes: (count) => fromUnits(count, 60_000),
+  hours: (count) => fromUnits(count, 3_600_000),
+  days: (count) => fromUnits(count, 86_400_000),
 };

@@ -56,10 +56,14 @@ export class VolatileDisk {
     fs.cpSync(this.#root, target, { recursive: true });
     for (const [path, known] of this.#files) {
       if (!fs.existsSync(path)) continue;
-      fs.writeFileSync(join(target, relative(this.#root, path)), remains(known, fs.readFileSync(path), chance));
+      fs.writeFileSync(
+        join(target, relative(this.#root, path)),
+        remains(known, fs.readFileSync(path), chance),
+      );
     }
     for (const path of this.#unnamed) {
-      if (chance.below(3) > 0) fs.rmSync(join(target, relative(this.#root, path)), { recursive: true, force: true });
+      if (chance.below(3) > 0)
+        fs.rmSync(join(target, relative(this.#root, path)), { recursive: true, force: true });
     }
   }
 
@@ -68,7 +72,8 @@ export class VolatileDisk {
     fs.cpSync(this.#root, target, { recursive: true });
     const copy = new VolatileDisk(this.#base, target, this.#options);
     const moved = (path: string): string => join(target, relative(this.#root, path));
-    for (const [path, { durable, dirty }] of this.#files) copy.#files.set(moved(path), { durable, dirty: [...dirty] });
+    for (const [path, { durable, dirty }] of this.#files)
+      copy.#files.set(moved(path), { durable, dirty: [...dirty] });
     for (const path of this.#unnamed) copy.#unnamed.add(moved(path));
     return copy;
   }

@@ -6,15 +6,52 @@ export const A: TenantId = TenantId(1);
 
 /** One mark a path; long enough that chance never makes it. */
 const PATHS = [
-  "tenant-name", "table", "column", "index", "view", "trigger", "check", "default",
-  "row", "text-long", "blob", "literal", "parameter-name", "updated-away", "deleted", "dropped-table", "generated",
-  "stream", "event", "event-field", "event-bytes", "idempotency", "actor", "correlation", "fts-document", "fts-query",
-  "failed-statement", "failed-value", "held", "rolled-back", "big", "sorted", "time-travel", "slow", "alias", "before-rotation",
+  "tenant-name",
+  "table",
+  "column",
+  "index",
+  "view",
+  "trigger",
+  "check",
+  "default",
+  "row",
+  "text-long",
+  "blob",
+  "literal",
+  "parameter-name",
+  "updated-away",
+  "deleted",
+  "dropped-table",
+  "generated",
+  "stream",
+  "event",
+  "event-field",
+  "event-bytes",
+  "idempotency",
+  "actor",
+  "correlation",
+  "fts-document",
+  "fts-query",
+  "failed-statement",
+  "failed-value",
+  "held",
+  "rolled-back",
+  "big",
+  "sorted",
+  "time-travel",
+  "slow",
+  "alias",
+  "before-rotation",
 ] as const;
 
 export type MarkedPath = (typeof PATHS)[number];
 
-const marks = new Map<MarkedPath, string>(PATHS.map((path, index) => [path, `Zq${(index * 7919 + 104_729).toString(36)}Mark${path.replaceAll("-", "")}Xv9`]));
+const marks = new Map<MarkedPath, string>(
+  PATHS.map((path, index) => [
+    path,
+    `Zq${(index * 7919 + 104_729).toString(36)}Mark${path.replaceAll("-", "")}Xv9`,
+  ]),
+);
 
 export function mark(path: MarkedPath): string {
   return marks.get(path) as string;
@@ -55,11 +92,16 @@ async function plantRows(db: Kimberlite): Promise<void> {
   await db.insert(A, "plain", { v: mark("row"), w: mark("text-long").repeat(2_000) });
   await db.insert(A, "plain", { v: Buffer.from(mark("blob")), w: "x" });
   await db.execute(A, `INSERT INTO plain (v) VALUES ('${mark("literal")}')`);
-  await db.execute(A, `INSERT INTO plain (v) VALUES (:${mark("parameter-name")})`, { [mark("parameter-name")]: mark("row") });
+  await db.execute(A, `INSERT INTO plain (v) VALUES (:${mark("parameter-name")})`, {
+    [mark("parameter-name")]: mark("row"),
+  });
   await db.insert(A, "plain", { v: mark("updated-away") });
   await db.execute(A, "UPDATE plain SET v = 'nothing' WHERE v = ?", [mark("updated-away")]);
   await db.insert(A, "plain", { v: mark("deleted"), w: mark("deleted").repeat(500) });
-  await db.execute(A, "DELETE FROM plain WHERE v = ?", [mark("deleted")], { actor: mark("actor"), correlationId: mark("correlation") });
+  await db.execute(A, "DELETE FROM plain WHERE v = ?", [mark("deleted")], {
+    actor: mark("actor"),
+    correlationId: mark("correlation"),
+  });
   await db.execute(A, "INSERT INTO made (a) VALUES (?)", [mark("generated")]);
   await db.insert(A, "notes", { body: `${mark("fts-document")} and other words` });
   await db.query(A, "SELECT * FROM notes WHERE notes MATCH ?", [mark("fts-query")]);
@@ -76,11 +118,22 @@ async function plantFailures(db: Kimberlite): Promise<void> {
   const nothing = (): undefined => undefined;
   await db.execute(A, `SELEC '${mark("failed-statement")}'`).catch(nothing);
   await db.execute(A, `SELECT "${mark("failed-statement")}" FROM nowhere`).catch(nothing);
-  await db.insert(A, "plain", [{ id: 1, v: mark("failed-value") }, { id: 1, v: mark("failed-value") }]).catch(nothing);
-  await db.transaction(A, async (held) => void (await held.execute("INSERT INTO plain (v) VALUES (?)", [mark("held")])));
+  await db
+    .insert(A, "plain", [
+      { id: 1, v: mark("failed-value") },
+      { id: 1, v: mark("failed-value") },
+    ])
+    .catch(nothing);
+  await db.transaction(
+    A,
+    async (held) => void (await held.execute("INSERT INTO plain (v) VALUES (?)", [mark("held")])),
+  );
   await db
     .transaction(A, async (held) => {
-      await held.execute("INSERT INTO plain (v, w) VALUES (?, ?)", [mark("rolled-back"), mark("rolled-back").repeat(5_000)]);
+      await held.execute("INSERT INTO plain (v, w) VALUES (?, ?)", [
+        mark("rolled-back"),
+        mark("rolled-back").repeat(5_000),
+      ]);
       throw new Error("changed its mind");
     })
     .catch(nothing);
@@ -89,8 +142,14 @@ async function plantFailures(db: Kimberlite): Promise<void> {
 /** More than any cache holds: what SQLite would write to temporary files, and spill into its write-ahead log. */
 async function plantLargeSorts(db: Kimberlite): Promise<void> {
   const rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)";
-  await db.execute(A, `INSERT INTO plain (v, w) ${rows} SELECT i, '${mark("big")}' || i || hex(randomblob(100)) FROM n`);
-  await db.query(A, `SELECT count(*) FROM (SELECT w || '${mark("sorted")}' AS s FROM plain ORDER BY s DESC LIMIT 19000)`);
+  await db.execute(
+    A,
+    `INSERT INTO plain (v, w) ${rows} SELECT i, '${mark("big")}' || i || hex(randomblob(100)) FROM n`,
+  );
+  await db.query(
+    A,
+    `SELECT count(*) FROM (SELECT w || '${mark("sorted")}' AS s FROM plain ORDER BY s DESC LIMIT 19000)`,
+  );
   await db.query(A, `SELECT count(DISTINCT w || '${mark("slow")}') FROM plain`);
   await db.execute(A, "CREATE INDEX by_w ON plain (w)");
   await db.execute(A, "DELETE FROM plain WHERE v > 10000");

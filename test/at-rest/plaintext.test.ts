@@ -18,7 +18,7 @@ import { parseStoredKeys } from "../../src/keys/stored-keys.ts";
 import { SYSTEM_TENANT, type TenantId } from "../../src/tenant/tenant-id.ts";
 import { filesBelow, Scratch } from "../isolation/scratch.ts";
 import { A, MARK_SECRETS, mark, plant } from "./markers.ts";
-import { Needles, scanFolders, scanOpenFiles, type Secret, textSecret } from "./scanner.ts";
+import { Needles, type Secret, scanFolders, scanOpenFiles, textSecret } from "./scanner.ts";
 
 const PLANTER = fileURLToPath(new URL("planter.ts", import.meta.url));
 
@@ -50,7 +50,8 @@ async function keysOf(scratch: Scratch): Promise<Secret[]> {
     const stored = parseStoredKeys(tenant, fs.readFileSync(scratch.keys(tenant)));
     const kek = await unwrapKek(tenant, stored.kek, master);
     secrets.push({ name: `KEK of ${tenant}`, bytes: kek });
-    for (const dek of stored.deks) secrets.push(...subkeysOf(tenant, dek.version, unwrapDek(tenant, kek, dek)));
+    for (const dek of stored.deks)
+      secrets.push(...subkeysOf(tenant, dek.version, unwrapDek(tenant, kek, dek)));
     if (stored.signingKey === undefined) continue;
     secrets.push({ name: "signing seed", bytes: unwrapSigningSeed(tenant, kek, stored.signingKey) });
   }
@@ -62,7 +63,10 @@ function subkeysOf(tenant: TenantId, version: number, dek: Buffer): Secret[] {
   const purposes = ["log", "projection", "export"] as const;
   return [
     { name: `DEK ${version} of ${tenant}`, bytes: dek },
-    ...purposes.map((purpose) => ({ name: `${purpose} key ${version} of ${tenant}`, bytes: deriveSubkey(dek, purpose, tenant, version) })),
+    ...purposes.map((purpose) => ({
+      name: `${purpose} key ${version} of ${tenant}`,
+      bytes: deriveSubkey(dek, purpose, tenant, version),
+    })),
   ];
 }
 
@@ -70,7 +74,10 @@ async function expectNothing(scratch: Scratch, pids: readonly (number | "self")[
   const needles = new Needles([...MARK_SECRETS, ...(await keysOf(scratch))]);
   const inFolders = scanFolders([temporary], needles);
   expect(inFolders.filter(({ path }) => path !== scratch.masterKeyPath)).toEqual([]);
-  for (const pid of pids) expect(scanOpenFiles(pid, needles).findings.filter(({ path }) => path !== scratch.masterKeyPath)).toEqual([]);
+  for (const pid of pids)
+    expect(scanOpenFiles(pid, needles).findings.filter(({ path }) => path !== scratch.masterKeyPath)).toEqual(
+      [],
+    );
 }
 
 interface Planter {
@@ -81,7 +88,9 @@ interface Planter {
 }
 
 function startPlanter(scratch: Scratch, work: "plant" | "rebuild"): Planter {
-  const child = spawn(process.execPath, [PLANTER, scratch.dataDir, scratch.masterKeyPath, work], { stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(process.execPath, [PLANTER, scratch.dataDir, scratch.masterKeyPath, work], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   const words: string[] = [];
   let wake: () => void = () => undefined;
   createInterface({ input: child.stdout as NodeJS.ReadableStream }).on("line", (word) => {
@@ -191,7 +200,10 @@ describe("the scanner", () => {
   it.each(forms)("finds a secret %s", async (_name, form) => {
     await using scratch = new Scratch();
     fs.mkdirSync(join(scratch.dataDir, "deep"), { recursive: true });
-    fs.writeFileSync(join(scratch.dataDir, "deep", "file"), Buffer.concat([Buffer.alloc(5_000, "."), Buffer.from(form(secret.bytes)), Buffer.alloc(3, "=")]));
+    fs.writeFileSync(
+      join(scratch.dataDir, "deep", "file"),
+      Buffer.concat([Buffer.alloc(5_000, "."), Buffer.from(form(secret.bytes)), Buffer.alloc(3, "=")]),
+    );
     expect(scanFolders([scratch.dataDir], needles)).not.toEqual([]);
   });
 
@@ -201,7 +213,9 @@ describe("the scanner", () => {
     const path = join(scratch.dataDir, `x${secret.bytes.toString()}`);
     const fd = fs.openSync(path, "w+");
     fs.writeSync(fd, secret.bytes);
-    expect(scanFolders([scratch.dataDir], needles).map(({ path: place }) => place)).toContain(`the name of ${path}`);
+    expect(scanFolders([scratch.dataDir], needles).map(({ path: place }) => place)).toContain(
+      `the name of ${path}`,
+    );
     fs.rmSync(path);
     expect(scanFolders([scratch.dataDir], needles)).toEqual([]);
     expect(scanOpenFiles("self", needles).findings).not.toEqual([]);

@@ -9,7 +9,11 @@ import { A, plant } from "./markers.ts";
 const [dataDir = "", keyPath = "", work = ""] = process.argv.slice(2);
 const say = (word: string): void => void process.stdout.write(`${word}\n`);
 
-const db = await Kimberlite.open({ dataDir, masterKey: masterKeyFile(keyPath), onProgress: () => say("rebuilding") });
+const db = await Kimberlite.open({
+  dataDir,
+  masterKey: masterKeyFile(keyPath),
+  onProgress: () => say("rebuilding"),
+});
 say("open");
 if (work === "plant") await plant(db);
 else await db.query(A, "SELECT count(*) FROM plain");

@@ -69,9 +69,22 @@ function formsOf(secrets: readonly Secret[]): Needle[] {
       ["reversed", Buffer.from(bytes.subarray(0, HALF_BYTES)).reverse()],
       ["its second half", bytes.subarray(-HALF_BYTES)],
       ["UTF-16LE", utf16.subarray(0, HALF_BYTES * 2)],
-      ["UTF-16BE", Buffer.from(utf16).swap16().subarray(0, HALF_BYTES * 2)],
+      [
+        "UTF-16BE",
+        Buffer.from(utf16)
+          .swap16()
+          .subarray(0, HALF_BYTES * 2),
+      ],
       ["hex", Buffer.from(bytes.toString("hex").slice(0, HALF_BYTES * 2))],
-      ["HEX", Buffer.from(bytes.toString("hex").toUpperCase().slice(0, HALF_BYTES * 2))],
+      [
+        "HEX",
+        Buffer.from(
+          bytes
+            .toString("hex")
+            .toUpperCase()
+            .slice(0, HALF_BYTES * 2),
+        ),
+      ],
       ...[0, 1, 2].map((shift): [string, Buffer] => [`base64 at ${shift}`, base64At(bytes, shift)]),
     ];
     return forms.map(([form, needle]) => ({ secret: name, form, bytes: needle }));
@@ -88,14 +101,19 @@ function base64At(bytes: Buffer, shift: number): Buffer {
 
 /** Findings in the contents and in the names of all files below the folders. */
 export function scanFolders(folders: readonly string[], needles: Needles): Finding[] {
-  return folders.flatMap(filesBelow).flatMap((path) => [
-    ...needles.findIn(readIfThere(path), path),
-    ...needles.findIn(Buffer.from(path), `the name of ${path}`),
-  ]);
+  return folders
+    .flatMap(filesBelow)
+    .flatMap((path) => [
+      ...needles.findIn(readIfThere(path), path),
+      ...needles.findIn(Buffer.from(path), `the name of ${path}`),
+    ]);
 }
 
 /** Findings in every regular file that a process has open, by its descriptors: deleted ones too. Linux only. */
-export function scanOpenFiles(pid: number | "self", needles: Needles): { readonly findings: Finding[]; readonly paths: string[] } {
+export function scanOpenFiles(
+  pid: number | "self",
+  needles: Needles,
+): { readonly findings: Finding[]; readonly paths: string[] } {
   const paths: string[] = [];
   const findings: Finding[] = [];
   for (const fd of fs.readdirSync(`/proc/${pid}/fd`)) {

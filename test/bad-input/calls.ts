@@ -96,8 +96,8 @@ function isIteration(value: unknown): value is AsyncIterable<unknown> {
 }
 
 /** Names of the public methods of a class. */
-export function methodsOf(constructor: { readonly prototype: object }): string[] {
-  return Object.getOwnPropertyNames(constructor.prototype)
+export function methodsOf(of: { readonly prototype: object }): string[] {
+  return Object.getOwnPropertyNames(of.prototype)
     .filter((name) => name !== "constructor")
     .sort();
 }

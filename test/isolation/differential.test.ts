@@ -7,7 +7,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { Kimberlite, type KimberliteError, type OpenOptions, TenantId } from "../../src/index.ts";
 import { CALLS, methodsOf } from "../bad-input/calls.ts";
 import { Scratch } from "./scratch.ts";
-import { FROZEN, firstHalf, type Line, OTHER as B, secondHalf, STREAM, TABLE } from "./transcript.ts";
+import { OTHER as B, FROZEN, firstHalf, type Line, STREAM, secondHalf, TABLE } from "./transcript.ts";
 
 const A = TenantId(1);
 const SEVENS = TenantId(777_777);
@@ -86,7 +86,9 @@ const BESIDE: Readonly<Record<string, Neighbour>> = {
       repeat((n) => db.insert(B, TABLE, { name: `n${n}`, n: n % 100 })),
       repeat((n) => db.append(B, stream, [{ n }], { idempotencyKey: `key ${n}` })),
       repeat(() => db.query(B, `SELECT * FROM ${TABLE}`)),
-      repeat((n) => db.transaction(B, [`DELETE FROM ${TABLE} WHERE id = ${n}`, n % 3 === 0 ? "NONSENSE" : "SELECT 1"])),
+      repeat((n) =>
+        db.transaction(B, [`DELETE FROM ${TABLE} WHERE id = ${n}`, n % 3 === 0 ? "NONSENSE" : "SELECT 1"]),
+      ),
       repeat((n) => db.execute(B, n % 2 === 0 ? "CREATE TABLE u (a)" : "DROP TABLE u")),
     ];
     return async () => void (await Promise.all(stops.map((stop) => stop())));
@@ -107,7 +109,10 @@ const BESIDE: Readonly<Record<string, Neighbour>> = {
   "is at every one of its quotas": async (db) => {
     await other(db);
     await db.setQuota(B, { maxLogBytes: 10, maxProjectionBytes: 10, maxOpsPerSec: 1, maxConcurrentOps: 1 });
-    const stops = [repeat((n) => db.insert(B, TABLE, { name: `x${n}` })), repeat(() => db.query(B, "SELECT 1"))];
+    const stops = [
+      repeat((n) => db.insert(B, TABLE, { name: `x${n}` })),
+      repeat(() => db.query(B, "SELECT 1")),
+    ];
     return async () => void (await Promise.all(stops.map((stop) => stop())));
   },
   "runs statements without an end": async (db) => {
@@ -123,16 +128,21 @@ const BESIDE: Readonly<Record<string, Neighbour>> = {
       release = resolve;
     });
     const held = db.transaction(B, () => released, { timeLimitMs: 60_000 }).catch(() => undefined);
-    const queued = Array.from({ length: 100_100 }, () => db.execute(B, "SELECT 1").catch((error: KimberliteError) => error.code));
+    const queued = Array.from({ length: 100_100 }, () =>
+      db.execute(B, "SELECT 1").catch((error: KimberliteError) => error.code),
+    );
     return async () => {
       release();
       await held;
-      expect((await Promise.all(queued)).filter((outcome) => outcome === "overloaded").length).toBeGreaterThan(0);
+      expect(
+        (await Promise.all(queued)).filter((outcome) => outcome === "overloaded").length,
+      ).toBeGreaterThan(0);
     };
   },
   "lost its log, its projection and its keys": async (db, scratch) => {
     await other(db).catch(() => undefined);
-    for (const folder of ["log", "projection"]) fs.rmSync(scratch.path("tenants", "2", folder), { recursive: true, force: true });
+    for (const folder of ["log", "projection"])
+      fs.rmSync(scratch.path("tenants", "2", folder), { recursive: true, force: true });
     fs.rmSync(scratch.keys(2), { force: true });
     const stops = [
       repeat((n) => db.insert(B, TABLE, { name: `x${n}` })),
@@ -145,29 +155,43 @@ const BESIDE: Readonly<Record<string, Neighbour>> = {
 };
 
 describe("a tenant beside another that", () => {
-  it.each(Object.keys(BESIDE))("%s sees what it sees alone", async (name) => {
-    const beside = BESIDE[name];
-    if (beside === undefined) throw new Error("no such neighbour");
-    // To fill a queue takes seconds, so that neighbour gets one lifetime.
-    const disturbed = await run(beside, name.includes("queue") ? "one" : "two");
-    expect(Math.max(...disturbed.first.concat(disturbed.second).map(({ tookMs }) => tookMs()))).toBeLessThan(SLOWEST_MS);
-    expect(disturbed.first).toEqual(alone.first);
-    expect(disturbed.second).toEqual(alone.second);
-    expect(disturbed.restarted).toEqual(alone.restarted);
-  }, 120_000);
+  it.each(Object.keys(BESIDE))(
+    "%s sees what it sees alone",
+    async (name) => {
+      const beside = BESIDE[name];
+      if (beside === undefined) throw new Error("no such neighbour");
+      // To fill a queue takes seconds, so that neighbour gets one lifetime.
+      const disturbed = await run(beside, name.includes("queue") ? "one" : "two");
+      expect(
+        Math.max(...disturbed.first.concat(disturbed.second).map(({ tookMs }) => tookMs())),
+      ).toBeLessThan(SLOWEST_MS);
+      expect(disturbed.first).toEqual(alone.first);
+      expect(disturbed.second).toEqual(alone.second);
+      expect(disturbed.restarted).toEqual(alone.restarted);
+    },
+    120_000,
+  );
 });
 
 describe("the script", () => {
   it("calls every operation that is addressed to a tenant", () => {
     const called = new Set([...alone.first, ...alone.second].map(({ method }) => method));
     // The operator's: they name no tenant, or are what the test itself is made with.
-    const nodes = new Set(["createTenant", "listTenants", "verifierKey", "stats", "close", "rotateMasterKey"]);
+    const nodes = new Set([
+      "createTenant",
+      "listTenants",
+      "verifierKey",
+      "stats",
+      "close",
+      "rotateMasterKey",
+    ]);
     expect(methodsOf(Kimberlite).filter((method) => !nodes.has(method) && !called.has(method))).toEqual([]);
     expect(CALLS.length).toBeGreaterThan(20);
   });
 
   it("notices a neighbour that leaves a trace", async () => {
-    const touch = async (db: Kimberlite): Promise<() => Promise<void>> => repeat(() => db.execute(A, "CREATE TABLE trace (a)"));
+    const touch = async (db: Kimberlite): Promise<() => Promise<void>> =>
+      repeat(() => db.execute(A, "CREATE TABLE trace (a)"));
     const disturbed = await run(touch, "one");
     expect(disturbed.first).not.toEqual(alone.first);
   });

@@ -7,7 +7,10 @@ import { type Clock, type Kimberlite, KimberliteError, type StreamId, TenantId }
 import { make } from "../bad-input/calls.ts";
 
 /** Time that stands still, so that no other tenant's call moves it. */
-export const FROZEN: Clock = { wallTimeUs: () => 1_700_000_000_000_000n, monotonicMs: () => performance.now() };
+export const FROZEN: Clock = {
+  wallTimeUs: () => 1_700_000_000_000_000n,
+  monotonicMs: () => performance.now(),
+};
 
 export interface Line {
   readonly method: string;
@@ -29,7 +32,11 @@ export class Transcript {
     const startedMs = performance.now();
     const outcome = await make(this.#db, method, args).catch(codeOf);
     const tookMs = performance.now() - startedMs;
-    this.lines.push(Object.defineProperty({ method, outcome: repeatable(method, outcome) }, "tookMs", { value: () => tookMs }) as Line);
+    this.lines.push(
+      Object.defineProperty({ method, outcome: repeatable(method, outcome) }, "tookMs", {
+        value: () => tookMs,
+      }) as Line,
+    );
     return outcome;
   }
 }
@@ -44,9 +51,14 @@ function repeatable(method: string, outcome: unknown): unknown {
   const value = outcome as Record<string, unknown>;
   if (method === "checkpoint" && typeof outcome === "string") return outcome.split("\n")[1];
   if (method === "verifyTenant") return { ...value, root: undefined, roots: undefined };
-  if (method === "inclusionProof" && "path" in value) return { ...value, leafHash: 0, root: 0, path: (value["path"] as []).length };
-  if (method === "consistencyProof" && "path" in value) return { ...value, fromRoot: 0, toRoot: 0, path: (value["path"] as []).length };
-  if (method === "keys") return JSON.stringify(outcome, (_key, item: unknown) => (typeof item === "bigint" ? `${item}n` : item)).replace(/"[0-9a-f]{32}"/g, '"id"');
+  if (method === "inclusionProof" && "path" in value)
+    return { ...value, leafHash: 0, root: 0, path: (value["path"] as []).length };
+  if (method === "consistencyProof" && "path" in value)
+    return { ...value, fromRoot: 0, toRoot: 0, path: (value["path"] as []).length };
+  if (method === "keys")
+    return JSON.stringify(outcome, (_key, item: unknown) =>
+      typeof item === "bigint" ? `${item}n` : item,
+    ).replace(/"[0-9a-f]{32}"/g, '"id"');
   return outcome;
 }
 
@@ -58,21 +70,41 @@ export const STREAM = "visits";
 export async function firstHalf(db: Kimberlite, id: TenantId): Promise<Line[]> {
   const transcript = new Transcript(db);
   const call = transcript.call.bind(transcript);
-  await call("execute", id, `CREATE TABLE ${TABLE} (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, n INT CHECK (n < 100))`);
-  await call("execute", id, `CREATE TRIGGER twice AFTER INSERT ON ${TABLE} WHEN new.n = 7 BEGIN INSERT INTO ${TABLE} (name, n) VALUES (new.name || '!', 8); END`);
+  await call(
+    "execute",
+    id,
+    `CREATE TABLE ${TABLE} (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, n INT CHECK (n < 100))`,
+  );
+  await call(
+    "execute",
+    id,
+    `CREATE TRIGGER twice AFTER INSERT ON ${TABLE} WHEN new.n = 7 BEGIN INSERT INTO ${TABLE} (name, n) VALUES (new.name || '!', 8); END`,
+  );
   const stream = (await call("createStream", id, STREAM)) as StreamId;
   await call("createStream", id, STREAM);
   for (let n = 0; n < 10; n += 1) {
     await call("insert", id, TABLE, { name: `n${n}`, n });
-    await call("append", id, stream, [{ n }, "second"], { idempotencyKey: `key ${n}`, expectedOffset: n * 2 });
-    await call("append", id, stream, [{ n }, "second"], { idempotencyKey: `key ${n}`, expectedOffset: n * 2 });
+    await call("append", id, stream, [{ n }, "second"], {
+      idempotencyKey: `key ${n}`,
+      expectedOffset: n * 2,
+    });
+    await call("append", id, stream, [{ n }, "second"], {
+      idempotencyKey: `key ${n}`,
+      expectedOffset: n * 2,
+    });
     await call("append", id, stream, [{ n }], { expectedOffset: 1 });
     await call("append", id, stream, ["other"], { idempotencyKey: `key ${n}` });
   }
   await call("insert", id, TABLE, { name: "n1", n: 1 });
   await call("execute", id, `UPDATE ${TABLE} SET n = 100 WHERE id > 3`);
-  await call("execute", id, `UPDATE ${TABLE} SET n = n + 1 WHERE id > 3 RETURNING *`, [], { actor: "nurse", correlationId: "c1" });
-  await call("transaction", id, [`DELETE FROM ${TABLE} WHERE id = 2`, { sql: `INSERT INTO ${TABLE} (name) VALUES (?)`, params: ["list"] }]);
+  await call("execute", id, `UPDATE ${TABLE} SET n = n + 1 WHERE id > 3 RETURNING *`, [], {
+    actor: "nurse",
+    correlationId: "c1",
+  });
+  await call("transaction", id, [
+    `DELETE FROM ${TABLE} WHERE id = 2`,
+    { sql: `INSERT INTO ${TABLE} (name) VALUES (?)`, params: ["list"] },
+  ]);
   await call("transaction", id, [`DELETE FROM ${TABLE}`, "NONSENSE"]);
   await call("transaction", id, async (held: { execute(sql: string): Promise<unknown> }) => {
     await held.execute(`INSERT INTO ${TABLE} (name) VALUES ('held')`);
@@ -119,7 +151,12 @@ async function look(call: Transcript["call"], id: TenantId, stream: StreamId): P
   await call("read", id, { tenant: id, local: 12_345 });
   await call("read", id, { tenant: OTHER, local: stream.local });
   await call("append", id, { tenant: OTHER, local: stream.local }, ["not mine"]);
-  await call("subscribe", id, { tenant: OTHER, local: stream.local }, { signal: new AbortController().signal });
+  await call(
+    "subscribe",
+    id,
+    { tenant: OTHER, local: stream.local },
+    { signal: new AbortController().signal },
+  );
   await call("subscribe", id, stream, { from: 2, signal: new AbortController().signal });
   await call("describeTenant", id);
   await call("checkpoint", id);

@@ -87,7 +87,7 @@ function nested(expressions: readonly string[]): string {
 function showSql(expression: string): string {
   return `typeof(${expression}) || ' ' || CASE typeof(${expression})
     WHEN 'integer' THEN CAST(${expression} AS TEXT)
-    WHEN 'real' THEN printf('%!.20g', ${expression})
+    WHEN 'real' THEN printf('%!.20g', ${expression}) || iif(${expression} = 0 AND atan2(${expression}, -1) < 0, ' negative', '')
     WHEN 'null' THEN '' ELSE hex(${expression}) END`;
 }
 

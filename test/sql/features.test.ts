@@ -1,5 +1,6 @@
 /** SQL that users of SQLite expect, feature by feature: it works, and its outcome is rebuilt from the log. */
-import { describe } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { TestNode } from "../sim/test-node.ts";
 import { testFeatures } from "./feature.ts";
 
 const PEOPLE = [
@@ -237,6 +238,28 @@ describe("changing rows", () => {
       expect: { "SELECT user_version FROM pragma_user_version": [[42]] },
     },
   ]);
+});
+
+describe("rows that change more than once in a transaction", () => {
+  let node: TestNode;
+  beforeAll(async () => {
+    node = await TestNode.open();
+  });
+  afterAll(async () => {
+    await node[Symbol.asyncDispose]();
+  });
+
+  test.for([
+    ["CREATE TABLE t AS SELECT value AS v FROM json_each('[1,2]')", "DELETE FROM t WHERE v = 1", "UPDATE t SET v = 3"],
+    ["CREATE TABLE t (v)", "INSERT INTO t VALUES (1), (2)", "DROP INDEX IF EXISTS none", "DELETE FROM t WHERE v = 1"],
+    ["CREATE TABLE t (v UNIQUE)", "INSERT INTO t VALUES (1), (2)", "ANALYZE", "UPDATE t SET v = -v", "REINDEX", "DELETE FROM t"],
+    ["CREATE TABLE t (v)", "INSERT INTO t VALUES (1)", "PRAGMA user_version = 0", "PRAGMA user_version = 1", "UPDATE t SET v = 2"],
+    ["CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT)", "INSERT INTO t VALUES (1)", "UPDATE t SET id = 9", "DELETE FROM t"],
+  ])("%#", async (statements) => {
+    const tenant = await node.createTenant();
+    await node.db.transaction(tenant, statements);
+    expect(await node.rebuildDifferences(tenant)).toEqual([]);
+  });
 });
 
 describe("indexes, views, triggers and foreign keys", () => {

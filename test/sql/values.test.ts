@@ -105,6 +105,16 @@ describe("parameters", () => {
     expect(await node.db.query(tenant, "SELECT ?2 AS a, ?1 AS b", [1, 2])).toEqual([{ a: 2, b: 1 }]);
   });
 
+  test("by number, whatever looks like one", async () => {
+    expect(await node.db.query(tenant, "SELECT ?1 AS a, ? AS b, ?1 AS c, '?9' AS d /* ?8 */ -- ?7", [1, 2])).toEqual([
+      { a: 1, b: 2, c: 1, d: "?9" },
+    ]);
+    expect(await node.db.query(tenant, "SELECT '?1' AS a, ? AS b", [1])).toEqual([{ a: "?1", b: 1 }]);
+    for (const params of [[1], [1, 2, 3]]) {
+      await expect(node.db.query(tenant, "SELECT ?2 AS a, ?1 AS b", params)).rejects.toMatchObject({ code: "invalid_parameter" });
+    }
+  });
+
   test("32,766 of them, and one more", async () => {
     const list = (count: number): string => `SELECT count(*) AS n FROM json_each('[1]') WHERE 1 IN (${"?,".repeat(count - 1)}?)`;
     const values = (count: number): number[] => Array.from({ length: count }, () => 1);

@@ -1,11 +1,13 @@
 /** I-6 for logs of several segments: removed, exchanged, renamed, repeated and foreign segments are found. */
 import * as fs from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Kimberlite } from "../../src/index.ts";
 import { Scratch } from "../isolation/scratch.ts";
 import { expectBad, expectCode } from "./expectations.ts";
 import { A, B } from "./hospitals.ts";
 
-const EVENT_BYTES = 24 * 1024 * 1024;
+const LOG_SEGMENT_BYTES = 8_192;
+const EVENT_BYTES = 3_000;
 const EVENTS = 6;
 
 let scratch: Scratch;
@@ -14,7 +16,7 @@ let size: bigint;
 
 beforeAll(async () => {
   scratch = new Scratch();
-  await scratch.with(async (db) => {
+  await withSmallSegments(async (db) => {
     for (const id of [A, B]) await db.createTenant({ id, name: `hospital ${id}` });
     await db.execute(B, "CREATE TABLE t (a)");
     const scans = await db.createStream(A, "scans");
@@ -28,6 +30,8 @@ beforeAll(async () => {
 
 afterAll(() => scratch[Symbol.asyncDispose]());
 
+const withSmallSegments = <T>(work: (db: Kimberlite) => Promise<T>): Promise<T> =>
+  scratch.with(work, { logSegmentBytes: LOG_SEGMENT_BYTES });
 const first = (index: number): bigint => firsts[index] as bigint;
 const path = (index: number): string => scratch.segment(A, first(index));
 const exchange = (one: string, other: string): void => {
@@ -40,7 +44,7 @@ describe("a log of several segments", () => {
   it("verifies as it is, also after its projection was removed", async () => {
     expect(firsts.length).toBeGreaterThanOrEqual(3);
     fs.rmSync(scratch.projection(A), { recursive: true });
-    await scratch.with(async (db) => {
+    await withSmallSegments(async (db) => {
       const report = await db.verifyTenant(A);
       expect(report).toMatchObject({ ok: true, size, segments: firsts.length });
       expect((await db.describeTenant(A)).logBytes).toBe(report.bytes);
@@ -90,11 +94,11 @@ describe("a log of several segments", () => {
   it.each(cases)("%s is found by verification", async (_name, damage, offset, mend) => {
     damage();
     try {
-      await scratch.with((db) => expectBad(db, A, offset()));
+      await withSmallSegments((db) => expectBad(db, A, offset()));
       fs.rmSync(scratch.projection(A), { recursive: true });
       // Without its projection a log that lacks its last segment is a shorter log, for checkpoints alone to find.
       if (offset() !== first(firsts.length - 1)) {
-        await scratch.with(async (db) => {
+        await withSmallSegments(async (db) => {
           await expectCode("log_damaged", () => db.query(A, "SELECT 1"));
           await expectBad(db, A, offset());
           expect(await db.query(B, "SELECT count(*) n FROM t")).toEqual([{ n: 0 }]);
@@ -103,6 +107,6 @@ describe("a log of several segments", () => {
     } finally {
       mend();
     }
-    await scratch.with(async (db) => expect((await db.verifyTenant(A)).ok).toBe(true));
+    await withSmallSegments(async (db) => expect((await db.verifyTenant(A)).ok).toBe(true));
   });
 });
