@@ -7,5 +7,4 @@ export interface PostgresCluster {
   readonly settings: Readonly<Record<string, string>>;
   stop(): Promise<void>;
 }
-export function postgresPrograms(): string | undefined;
 export function startPostgres(): Promise<PostgresCluster>;

@@ -8,7 +8,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { chmodSync, chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { delimiter, join } from "node:path";
 
 const DEBIAN_ROOT = "/usr/lib/postgresql";
 const READY_LIMIT_MS = 30_000;
@@ -26,15 +26,14 @@ const SETTINGS = {
 };
 
 /** Folder of the newest PostgreSQL's programs, or undefined when there is none. */
-export function postgresPrograms() {
+function postgresPrograms() {
   const versions = existsSync(DEBIAN_ROOT)
     ? readdirSync(DEBIAN_ROOT)
         .map(Number)
         .sort((a, b) => b - a)
     : [];
   const folders = versions.map((version) => join(DEBIAN_ROOT, String(version), "bin"));
-  const told = spawnSync("pg_config", ["--bindir"], { encoding: "utf8" });
-  if (told.status === 0) folders.push(told.stdout.trim());
+  folders.push(...(process.env.PATH ?? "").split(delimiter));
   return folders.find((folder) => existsSync(join(folder, "initdb")));
 }
 

@@ -26,7 +26,7 @@ import {
 import { logFolder, segmentPath } from "./segment.ts";
 
 /** Length of each of the two files, beyond which it is the other's turn. */
-export const JOURNAL_FILE_BYTES: number = 16 * 1024 * 1024;
+const JOURNAL_FILE_BYTES = 16 * 1024 * 1024;
 const MAX_FRAME_BYTES = 8 * 1024 * 1024;
 const WIPE_CHUNK_BYTES = 1024 * 1024;
 

@@ -82,9 +82,14 @@ export class SchemaTracker {
   /** After a rollback: what a schema change did is undone in SQLite, so it is read again here. */
   restore(): void {
     this.sequences.discard();
-    if (this.#dirty) this.load();
-    else
-      this.nextStream = Math.max(FIRST_USER_STREAM, ...this.#bookkeeping.streams().map((row) => row.id + 1));
+    if (this.#dirty) return this.load();
+    this.readAgain();
+    this.nextStream = Math.max(FIRST_USER_STREAM, ...this.#bookkeeping.streams().map((row) => row.id + 1));
+  }
+
+  /** After any rollback: SQLite forgets the schema also for a change of an earlier batch in the same transaction. */
+  readAgain(): void {
+    if (this.hasVirtualTables) this.#readSchemaAnew();
   }
 
   /**

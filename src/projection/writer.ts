@@ -170,8 +170,9 @@ export class ProjectionWriter {
   }
 
   #afterUndo(): void {
-    if (this.#schema.unsettled) this.reload();
-    else this.#forget();
+    if (this.#schema.unsettled) return this.reload();
+    this.#forget();
+    this.#schema.readAgain();
   }
 
   /** Pages of the projection file, as this transaction would leave it. */

@@ -9,7 +9,13 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { diskError, systemDisk } from "../../src/host/disk.ts";
 import { type Failpoint, onFailpoint } from "../../src/host/failpoint.ts";
-import { createMasterKeyFile, Kimberlite, KimberliteError, masterKeyFile, TenantId } from "../../src/index.ts";
+import {
+  createMasterKeyFile,
+  Kimberlite,
+  KimberliteError,
+  masterKeyFile,
+  TenantId,
+} from "../../src/index.ts";
 import { type DiskCall, faultyDisk, type Interruption, refusing } from "../../src/testing/faulty-disk.ts";
 import { seeded } from "../../src/testing/seeded.ts";
 
@@ -87,7 +93,8 @@ function at(operation: DiskCall["operation"], path: string, interruption: (call:
     call.operation === operation && call.path.includes(path) ? interruption(call) : undefined;
 }
 
-const SHORT_AND_FULL = (call: DiskCall): Interruption => refusing("ENOSPC", Math.floor((call.bytes ?? 0) / 2));
+const SHORT_AND_FULL = (call: DiskCall): Interruption =>
+  refusing("ENOSPC", Math.floor((call.bytes ?? 0) / 2));
 
 describe("the journal's disk refuses", () => {
   it.each<[string, string, (call: DiskCall) => Interruption]>([
@@ -102,7 +109,12 @@ describe("the journal's disk refuses", () => {
     expect(await insert(ONE, 2)).toBe(code);
     expect(await Promise.all([insert(ONE, 3), insert(TWO, 3)])).toEqual([code, code]);
     expect(await rowsOf(ONE)).toEqual([1]);
-    await expectRows(new Map([[ONE, [1]], [TWO, []]]));
+    await expectRows(
+      new Map([
+        [ONE, [1]],
+        [TWO, []],
+      ]),
+    );
   });
 
   it("a write that is the last before a close", async () => {
@@ -116,7 +128,9 @@ describe("the journal's disk refuses", () => {
 
   it("the frame of a schema change, which is undone with its rows", async () => {
     fault = at("write", ".jnl", () => refusing("EIO"));
-    await expect(db.transaction(ONE, ["CREATE TABLE more (x)", "INSERT INTO more VALUES (1)"])).rejects.toMatchObject({ code: "disk_failed" });
+    await expect(
+      db.transaction(ONE, ["CREATE TABLE more (x)", "INSERT INTO more VALUES (1)"]),
+    ).rejects.toMatchObject({ code: "disk_failed" });
     fault = undefined;
     await expect(db.query(ONE, "SELECT * FROM more")).rejects.toMatchObject({ code: "invalid_sql" });
     await db.transaction(ONE, ["CREATE TABLE more (x)", "INSERT INTO more VALUES (2)"]);
@@ -154,7 +168,12 @@ describe("a segment's disk refuses", () => {
       expect(await insert(TWO, n)).toBe("done");
     }
     expect(await rowsOf(TWO)).toHaveLength(5);
-    await expectRows(new Map([[ONE, done], [TWO, await rowsOf(TWO)]]));
+    await expectRows(
+      new Map([
+        [ONE, done],
+        [TWO, await rowsOf(TWO)],
+      ]),
+    );
   });
 
   it("a write, and the process ends before it served again", async () => {
@@ -184,7 +203,9 @@ describe("a segment's disk refuses", () => {
   it("the catalogue's, which is opened anew for the next change", async () => {
     fault = at("write", "/tenants/0/log/", SHORT_AND_FULL);
     await db.createTenant({ id: TenantId(4), name: "four" });
-    await expect(db.createTenant({ id: TenantId(5), name: "five" })).rejects.toMatchObject({ code: "disk_full" });
+    await expect(db.createTenant({ id: TenantId(5), name: "five" })).rejects.toMatchObject({
+      code: "disk_full",
+    });
     expect(await insert(ONE, 1)).toBe("done");
     expect(db.verifierKey()).toContain("kimberlite/");
     fault = undefined;
@@ -199,7 +220,12 @@ describe("a segment's disk refuses", () => {
     fault = at("read", "/tenants/1/log/", () => refusing("EIO"));
     await expect(db.verifyTenant(ONE)).rejects.toMatchObject({ code: "disk_failed" });
     expect(await insert(TWO, 1)).toBe("done");
-    await expectRows(new Map([[ONE, [1]], [TWO, [1]]]));
+    await expectRows(
+      new Map([
+        [ONE, [1]],
+        [TWO, [1]],
+      ]),
+    );
   });
 });
 
@@ -219,33 +245,51 @@ describe("the key store's disk refuses", () => {
     await expectRows(new Map([[ONE, [1, 2]]]));
   });
 
-  it.each<Failpoint>(["replace-before-link", "replace-before-rename", "replace-after-rename", "replace-after-overwrite"])(
-    "a rotation at %s",
-    async (where) => {
-      expect(await insert(ONE, 1)).toBe("done");
-      onFailpoint((name) => {
-        if (name === where) throw diskError(Object.assign(new Error("planned by a test"), { code: "EIO" }));
-      });
-      await expect(db.rotateDek(ONE)).rejects.toMatchObject({ code: "disk_failed" });
-      expect(await insert(ONE, 2)).toBe("done");
-      onFailpoint(undefined);
-      await db.rotateDek(ONE);
-      expect(await insert(ONE, 3)).toBe("done");
-      await expectRows(new Map([[ONE, [1, 2, 3]]]));
-      expect(systemDisk.list(join(folder, "data", "keys")).filter((name) => !name.endsWith(".keys"))).toEqual([]);
-    },
-  );
+  it.each<Failpoint>([
+    "replace-before-link",
+    "replace-before-rename",
+    "replace-after-rename",
+    "replace-after-overwrite",
+  ])("a rotation at %s", async (where) => {
+    expect(await insert(ONE, 1)).toBe("done");
+    onFailpoint((name) => {
+      if (name === where) throw diskError(Object.assign(new Error("planned by a test"), { code: "EIO" }));
+    });
+    await expect(db.rotateDek(ONE)).rejects.toMatchObject({ code: "disk_failed" });
+    expect(await insert(ONE, 2)).toBe("done");
+    onFailpoint(undefined);
+    await db.rotateDek(ONE);
+    expect(await insert(ONE, 3)).toBe("done");
+    await expectRows(new Map([[ONE, [1, 2, 3]]]));
+    expect(systemDisk.list(join(folder, "data", "keys")).filter((name) => !name.endsWith(".keys"))).toEqual(
+      [],
+    );
+  });
 });
 
 describe("a disk that refuses now and then", () => {
-  const OPERATIONS: readonly DiskCall["operation"][] = ["write", "write", "write", "sync", "open", "read", "replaceFile", "syncFolder", "makeFolder"];
+  const OPERATIONS: readonly DiskCall["operation"][] = [
+    "write",
+    "write",
+    "write",
+    "sync",
+    "open",
+    "read",
+    "replaceFile",
+    "syncFolder",
+    "makeFolder",
+  ];
   const PLACES = [".jnl", ".seg", "/tenants/1/", "/tenants/2/", "/tenants/0/", "/keys/", "/"];
 
   for (let index = 0; index < (SOAK ? 300 : 10); index += 1) {
     const seed = FIRST_SEED + index;
     it(`loses nothing and invents nothing (seed ${seed})`, async () => {
       const chance = seeded(seed);
-      const done = new Map<TenantId, number[]>([[ONE, []], [TWO, []], [THREE, []]]);
+      const done = new Map<TenantId, number[]>([
+        [ONE, []],
+        [TWO, []],
+        [THREE, []],
+      ]);
       for (let n = 1; n <= 150; n += 1) {
         if (chance.oneIn(12)) {
           const operation = OPERATIONS[chance.below(OPERATIONS.length)] as DiskCall["operation"];
@@ -265,7 +309,10 @@ describe("a disk that refuses now and then", () => {
           else expect([...DISK_CODES, "overloaded"], `seed ${seed}`).toContain(outcome);
         });
         await Promise.all(several);
-        if (chance.oneIn(25)) await db.rotateDek(TENANTS[chance.below(3)] as TenantId).catch((error: KimberliteError) => expect(DISK_CODES).toContain(error.code));
+        if (chance.oneIn(25))
+          await db
+            .rotateDek(TENANTS[chance.below(3)] as TenantId)
+            .catch((error: KimberliteError) => expect(DISK_CODES).toContain(error.code));
         if (chance.oneIn(40)) {
           await db.close().catch(() => undefined);
           fault = undefined;

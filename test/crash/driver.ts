@@ -83,7 +83,10 @@ export class Patient {
 
   /** Gives the first tenant more rows than a rebuild writes in two transactions. */
   async addWideTable(): Promise<void> {
-    const db = await Kimberlite.open({ dataDir: this.dataDir, masterKey: masterKeyFile(join(this.dir, "master.key")) });
+    const db = await Kimberlite.open({
+      dataDir: this.dataDir,
+      masterKey: masterKeyFile(join(this.dir, "master.key")),
+    });
     const id = TenantId(TENANTS[0]);
     await db.execute(id, "CREATE TABLE wide (id INTEGER PRIMARY KEY, body TEXT)");
     const fill = `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 15000)

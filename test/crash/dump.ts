@@ -62,5 +62,7 @@ function* dumpDatabase(db: SqliteDatabase): Generator<string> {
 function columnsOf(db: SqliteDatabase, table: string): string[] {
   const sql = "SELECT name FROM pragma_table_xinfo(?) ORDER BY cid";
   const names = (db.prepare(sql).all(table) as { name: string }[]).map((column) => column.name);
-  return names.filter((name) => table !== "_kimberlite_meta" || name !== "blocks_sealed").map((name) => `"${name}"`);
+  return names
+    .filter((name) => table !== "_kimberlite_meta" || name !== "blocks_sealed")
+    .map((name) => `"${name}"`);
 }

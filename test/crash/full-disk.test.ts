@@ -7,7 +7,13 @@ import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeSync } fro
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { createMasterKeyFile, Kimberlite, KimberliteError, masterKeyFile, TenantId } from "../../src/index.ts";
+import {
+  createMasterKeyFile,
+  Kimberlite,
+  KimberliteError,
+  masterKeyFile,
+  TenantId,
+} from "../../src/index.ts";
 
 const ONE = TenantId(1);
 const TWO = TenantId(2);
@@ -85,27 +91,32 @@ suite("a file system of its own (skipped where this user may not mount one)", ()
     return (await db.query(id, "SELECT n FROM rows ORDER BY n")).map((row) => row["n"] as number);
   }
 
-  it.each([0, 20_000, 60_000, 150_000])("full but for %i bytes: refuses, loses nothing, and goes on", async (leaveBytes) => {
-    const done: number[] = [];
-    for (let n = 1; n <= 5; n += 1) if ((await attempt(ONE, n, 2_000)) === "done") done.push(n);
-    fill(leaveBytes);
-    const refused = new Set<string>();
-    for (let n = 6; n <= 120; n += 1) {
-      const outcome = await attempt(ONE, n, 3_000);
-      if (outcome === "done") done.push(n);
-      else refused.add(outcome);
-    }
-    expect([...refused].sort().filter((code) => code !== "overloaded")).toEqual(["disk_full"]);
-    await attempt(TWO, 1, 10);
-    rmSync(join(mount, "ballast"));
-    await expect.poll(() => rowsOf(ONE).catch((error: KimberliteError) => error.code), { timeout: 5_000 }).toEqual(done);
-    expect(await attempt(ONE, 1_000, 10)).toBe("done");
-    expect(await attempt(TWO, 1_000, 10)).toBe("done");
-    await db.close();
-    db = await open();
-    expect(await rowsOf(ONE)).toEqual([...done, 1_000]);
-    expect((await db.verifyTenant(ONE)).reason).toBeUndefined();
-  });
+  it.each([0, 20_000, 60_000, 150_000])(
+    "full but for %i bytes: refuses, loses nothing, and goes on",
+    async (leaveBytes) => {
+      const done: number[] = [];
+      for (let n = 1; n <= 5; n += 1) if ((await attempt(ONE, n, 2_000)) === "done") done.push(n);
+      fill(leaveBytes);
+      const refused = new Set<string>();
+      for (let n = 6; n <= 120; n += 1) {
+        const outcome = await attempt(ONE, n, 3_000);
+        if (outcome === "done") done.push(n);
+        else refused.add(outcome);
+      }
+      expect([...refused].sort().filter((code) => code !== "overloaded")).toEqual(["disk_full"]);
+      await attempt(TWO, 1, 10);
+      rmSync(join(mount, "ballast"));
+      await expect
+        .poll(() => rowsOf(ONE).catch((error: KimberliteError) => error.code), { timeout: 5_000 })
+        .toEqual(done);
+      expect(await attempt(ONE, 1_000, 10)).toBe("done");
+      expect(await attempt(TWO, 1_000, 10)).toBe("done");
+      await db.close();
+      db = await open();
+      expect(await rowsOf(ONE)).toEqual([...done, 1_000]);
+      expect((await db.verifyTenant(ONE)).reason).toBeUndefined();
+    },
+  );
 
   it("full when it is opened: says so, changes nothing, and opens when there is space", async () => {
     expect(await attempt(ONE, 1, 10)).toBe("done");

@@ -47,7 +47,8 @@ describe("a process that is killed", () => {
         await patient.live({ lifeMs: 300 });
         let planned = 0;
         for (const { most, ...plan } of NAMED_PLANS) {
-          if (plan.name.startsWith("catch-up")) patient.forgetProjection(TENANTS[chance.below(TENANTS.length)] as number);
+          if (plan.name.startsWith("catch-up"))
+            patient.forgetProjection(TENANTS[chance.below(TENANTS.length)] as number);
           const death = await patient.live({ plan: { ...plan, nth: 1 + chance.below(most) }, lifeMs: 1_500 });
           if (death.planned) planned += 1;
         }
@@ -80,7 +81,10 @@ describe("a process that is killed", () => {
       // Each time one transaction further, or none.
       for (const when of ["before", "after", "before", "after"] as const) {
         const failpoint = `catch-up-${when}-commit` as const;
-        const death = await patient.live({ plan: { name: failpoint, phase: "open", failpoint, nth: 1 }, lifeMs: 50 });
+        const death = await patient.live({
+          plan: { name: failpoint, phase: "open", failpoint, nth: 1 },
+          lifeMs: 50,
+        });
         expect(death, failpoint).toEqual({ planned: true, acknowledged: 0 });
       }
       await patient.finish();
@@ -104,12 +108,23 @@ describe("the checker", () => {
         if (effects.ledger > 0) ledger.push([caller, n, effects.ledger, 0]);
         if (effects.tables > 0) tables.push([caller, n]);
         if (effects.updates > 0) raisers.push(n);
-        for (let index = 0; index < effects.events; index += 1) events.push([String(events.length), caller, n, index]);
+        for (let index = 0; index < effects.events; index += 1)
+          events.push([String(events.length), caller, n, index]);
       }
       return [caller, raisers.length, raisers.at(-1) ?? -1] as const;
     });
     const total = items.reduce((sum, [, , count]) => sum + count, 0);
-    return { tenant: expected.tenant, size: "0", verified: true, items, ledger, counters, total, events, tables };
+    return {
+      tenant: expected.tenant,
+      size: "0",
+      verified: true,
+      items,
+      ledger,
+      counters,
+      total,
+      events,
+      tables,
+    };
   }
 
   function expectation(next: number, underWay: boolean): Expectation {
@@ -127,13 +142,47 @@ describe("the checker", () => {
   });
 
   it.each<[string, (report: TenantReport) => TenantReport]>([
-    ["a lost row", (report) => ({ ...report, items: report.items.slice(1), total: report.total - (report.items[0]?.[2] ?? 0) })],
-    ["half a transaction", (report) => ({ ...report, ledger: report.ledger.map((row, index) => (index === 3 ? [row[0], row[1], 1, 5] : row)) })],
-    ["a lost update", (report) => ({ ...report, counters: report.counters.map(([caller, raised, last]) => [caller, raised - 1, last]) })],
+    [
+      "a lost row",
+      (report) => ({
+        ...report,
+        items: report.items.slice(1),
+        total: report.total - (report.items[0]?.[2] ?? 0),
+      }),
+    ],
+    [
+      "half a transaction",
+      (report) => ({
+        ...report,
+        ledger: report.ledger.map((row, index) => (index === 3 ? [row[0], row[1], 1, 5] : row)),
+      }),
+    ],
+    [
+      "a lost update",
+      (report) => ({
+        ...report,
+        counters: report.counters.map(([caller, raised, last]) => [caller, raised - 1, last]),
+      }),
+    ],
     ["a lost event", (report) => ({ ...report, events: report.events.slice(0, -1) })],
-    ["a repeated event", (report) => ({ ...report, events: [...report.events, report.events.at(-1) as TenantReport["events"][number]] })],
-    ["a gap in a stream", (report) => ({ ...report, events: report.events.map(([offset, ...rest]) => [String(Number(offset) + 1), ...rest]) })],
-    ["a row that nobody wrote", (report) => ({ ...report, items: [...report.items, [0, DONE + 7, 1]], total: report.total + 1 })],
+    [
+      "a repeated event",
+      (report) => ({
+        ...report,
+        events: [...report.events, report.events.at(-1) as TenantReport["events"][number]],
+      }),
+    ],
+    [
+      "a gap in a stream",
+      (report) => ({
+        ...report,
+        events: report.events.map(([offset, ...rest]) => [String(Number(offset) + 1), ...rest]),
+      }),
+    ],
+    [
+      "a row that nobody wrote",
+      (report) => ({ ...report, items: [...report.items, [0, DONE + 7, 1]], total: report.total + 1 }),
+    ],
     ["a trigger that was undone alone", (report) => ({ ...report, total: report.total - 1 })],
     ["a log that does not verify", (report) => ({ ...report, verified: false })],
   ])("finds %s", (_, plant) => {

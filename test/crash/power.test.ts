@@ -13,7 +13,7 @@ import { systemDisk } from "../../src/host/disk.ts";
 import { createMasterKeyFile, Kimberlite, masterKeyFile, TenantId } from "../../src/index.ts";
 import { projectionFolder } from "../../src/pipeline/recovery.ts";
 import { type Seeded, seeded } from "../../src/testing/seeded.ts";
-import { VolatileDisk } from "../../src/testing/volatile-disk.ts";
+import { VolatileDisk } from "./volatile-disk.ts";
 
 const SOAK = process.env["KIMBERLITE_SOAK"] !== undefined;
 const FIRST_SEED = Number(process.env["KIMBERLITE_SEED"] ?? (SOAK ? Date.now() % 1_000_000 : 1));
@@ -131,7 +131,9 @@ class Subject {
   /** The power goes, in the middle of some writes; sometimes a kill and a new start came shortly before. */
   async #lose(): Promise<void> {
     const abandoned = this.#db as Kimberlite;
-    const underWay = Array.from({ length: this.#chance.below(4) }, () => this.#insert(abandoned).catch(() => undefined));
+    const underWay = Array.from({ length: this.#chance.below(4) }, () =>
+      this.#insert(abandoned).catch(() => undefined),
+    );
     if (this.#chance.oneIn(2)) await new Promise((resolve) => setImmediate(resolve));
     const older = this.#olderProjections();
     const former = this.#place();
@@ -171,8 +173,14 @@ class Subject {
     for (const [tenant, { acknowledged, begun }] of this.#tenants) {
       const rows = await db.query(TenantId(tenant), "SELECT n FROM rows");
       const found = new Set(rows.map((row) => row["n"] as number));
-      expect([...acknowledged].filter((n) => !found.has(n)), "acknowledged and lost").toEqual([]);
-      expect([...found].filter((n) => !begun.has(n)), "never begun").toEqual([]);
+      expect(
+        [...acknowledged].filter((n) => !found.has(n)),
+        "acknowledged and lost",
+      ).toEqual([]);
+      expect(
+        [...found].filter((n) => !begun.has(n)),
+        "never begun",
+      ).toEqual([]);
       const report = await db.verifyTenant(TenantId(tenant));
       expect(report.reason).toBeUndefined();
       for (const n of found) acknowledged.add(n);

@@ -189,16 +189,14 @@ async function main(task: VictimTask): Promise<void> {
   );
 }
 
-main(JSON.parse(process.argv[2] as string) as VictimTask).catch((error: unknown) => {
+function describeError(error: unknown): string {
+  const { stack, cause } = error as Error;
   const known =
-    error instanceof KimberliteError
-      ? `${error.code} ${JSON.stringify(error.detail, (_, value) => (typeof value === "bigint" ? String(value) : value))}`
-      : "";
-  say(
-    `f ${known} ${String((error as Error).stack)} ${String((error as Error).cause ?? "")}`.replaceAll(
-      "\n",
-      " | ",
-    ),
-  );
+    error instanceof KimberliteError ? `${error.code} ${Object.values(error.detail).join(" ")} ` : "";
+  return known + String(stack) + (cause instanceof Error ? ` | because: ${cause.stack}` : "");
+}
+
+main(JSON.parse(process.argv[2] as string) as VictimTask).catch((error: unknown) => {
+  say(`f ${describeError(error).replaceAll("\n", " | ")}`);
   process.exit(3);
 });

@@ -106,7 +106,7 @@ function ownRows(db: SqliteDatabase, name: string): string[] {
   const exists = db.prepare("SELECT 1 FROM main.sqlite_master WHERE name = ?").get(name) !== undefined;
   return exists
     ? lines(db, `SELECT * FROM main.${name}`)
-        .filter((line) => !line.includes("_kimberlite_"))
+        .filter((line) => !/"_kimberlite_|_(data|idx|docsize)" \|/.test(line))
         .sort()
     : [];
 }

@@ -17,6 +17,7 @@ export type Outcome = readonly string[];
 
 export const CLOSED = "transaction_closed";
 
+const IDLE = "SELECT RAISE(ABORT, 'never') WHERE 0";
 const TABLES_WITHOUT_TRIGGERS = `SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
   AND name NOT LIKE 'sqlite%' AND name NOT IN (SELECT tbl_name FROM temp.sqlite_master)`;
 
@@ -69,7 +70,7 @@ export class Reference {
     for (const table of tables) {
       for (const event of ["INSERT", "UPDATE", "DELETE"]) {
         this.#triggers += 1;
-        this.db.exec(`CREATE TEMP TRIGGER idle_${this.#triggers} AFTER ${event} ON main.${table} BEGIN SELECT 1; END`);
+        this.db.exec(`CREATE TEMP TRIGGER idle_${this.#triggers} AFTER ${event} ON main.${table} BEGIN ${IDLE}; END`);
       }
     }
   }

@@ -8,8 +8,8 @@
  */
 import * as fs from "node:fs";
 import { dirname, join, relative } from "node:path";
-import { type Disk, type DiskFile, diskError, type OpenMode } from "../host/disk.ts";
-import type { Seeded } from "./seeded.ts";
+import { type Disk, type DiskFile, diskError, type OpenMode } from "../../src/host/disk.ts";
+import type { Seeded } from "../../src/testing/seeded.ts";
 
 const SECTOR_BYTES = 512;
 
