@@ -67,6 +67,8 @@ export async function withInstallation<T>(
 ): Promise<T> {
   const db = await openInstallation(paths, options);
   try {
+    // What a replacement of the master key left beside it, if it was interrupted.
+    await systemDisk.clearReplaced(paths.masterKey);
     return await work(db);
   } finally {
     await db.close();

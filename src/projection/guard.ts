@@ -213,8 +213,7 @@ const SCHEMA_TABLE_HINT =
 
 /** Every action that can be refused also where writes are served. */
 const HINTS: Readonly<Record<string, string>> = {
-  ATTACH:
-    "ATTACH and VACUUM are not available: each tenant is its own database",
+  ATTACH: "ATTACH and VACUUM are not available: each tenant is its own database",
   DETACH: "DETACH is not available: each tenant is its own database",
   TRANSACTION: "BEGIN, COMMIT and ROLLBACK are not available as SQL; use transaction()",
   SAVEPOINT: "savepoints are not available as SQL; use transaction()",

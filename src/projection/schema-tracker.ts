@@ -75,7 +75,8 @@ export class SchemaTracker {
     }
     for (const row of this.#bookkeeping.streams()) this.nextStream = Math.max(this.nextStream, row.id + 1);
     this.sequences.discard();
-    this.#dirty = false;
+    // A rollback undoes what was installed here, too.
+    this.#dirty = this.#connection.db.inTransaction;
     this.#version = schemaVersion(this.#connection.db);
   }
 

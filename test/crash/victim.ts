@@ -43,9 +43,18 @@ interface Caller {
   readonly caller: number;
 }
 
+/** The parent has it when this returns: nothing is buffered in this process, which may die next. */
 function say(line: string): void {
   const bytes = Buffer.from(`${line}\n`);
-  for (let written = 0; written < bytes.length; ) written += writeSync(1, bytes, written);
+  for (let written = 0; written < bytes.length; ) {
+    try {
+      written += writeSync(1, bytes, written);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+      // The parent is slow to read.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2);
+    }
+  }
 }
 
 async function prepare(db: Kimberlite, tenant: number): Promise<StreamId> {

@@ -58,7 +58,9 @@ test("finds a row of the live projection that the log does not have", async () =
   await node.db.execute(tenant, "INSERT INTO t VALUES (1)");
   const live = await node.liveImage(tenant);
   expect(differences(live, await node.rebuiltImage(tenant))).toEqual([]);
-  expect(differences(live, await node.rebuiltImage(tenant, 1n))).toEqual(["table t: only left:  | integer 1 | integer 1"]);
+  expect(differences(live, await node.rebuiltImage(tenant, 1n))).toEqual([
+    "table t: only left:  | integer 1 | integer 1",
+  ]);
 });
 
 test("a projection that is lost is built again at the next start, and goes on", async () => {

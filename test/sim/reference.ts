@@ -70,7 +70,9 @@ export class Reference {
     for (const table of tables) {
       for (const event of ["INSERT", "UPDATE", "DELETE"]) {
         this.#triggers += 1;
-        this.db.exec(`CREATE TEMP TRIGGER idle_${this.#triggers} AFTER ${event} ON main.${table} BEGIN ${IDLE}; END`);
+        this.db.exec(
+          `CREATE TEMP TRIGGER idle_${this.#triggers} AFTER ${event} ON main.${table} BEGIN ${IDLE}; END`,
+        );
       }
     }
   }
@@ -106,7 +108,8 @@ export function describeError(error: unknown): string {
   if (!(error instanceof KimberliteError)) return `error ${String(error)}`;
   if (error.code === "transaction_closed") return CLOSED;
   // Of several things that do not compile, SQLite names the first that it meets; the order of triggers is its own.
-  if (error.code === "invalid_sql" && !error.message.startsWith("foreign key mismatch")) return "error invalid_sql";
+  if (error.code === "invalid_sql" && !error.message.startsWith("foreign key mismatch"))
+    return "error invalid_sql";
   return `error ${error.code} ${error.message}`;
 }
 

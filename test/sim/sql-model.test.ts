@@ -88,7 +88,9 @@ async function play(script: Script, reference: Reference | undefined): Promise<v
     const outcomes = await Promise.all(step.map((call) => send(tenant, call)));
     if (reference !== undefined) {
       const expected = step.map((call) => reference.call(call));
-      const pairs = step.map((call, index) => [call, outcomes[index] as Outcome, expected[index] as Outcome] as const);
+      const pairs = step.map(
+        (call, index) => [call, outcomes[index] as Outcome, expected[index] as Outcome] as const,
+      );
       fc.pre(!pairs.some((pair) => isStricter(...pair)));
       expect(outcomes, `outcomes of step ${at}`).toEqual(expected);
     }

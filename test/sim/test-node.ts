@@ -36,7 +36,7 @@ export class TestNode implements AsyncDisposable {
 
   static async open(options: NodeOptions = {}): Promise<TestNode> {
     const folder = mkdtempSync(join(tmpdir(), "kimberlite-sim-"));
-    await createMasterKeyFile(join(folder, "master.key"));
+    createMasterKeyFile(join(folder, "master.key"));
     return new TestNode(folder, options, await openNode(folder, options));
   }
 

@@ -30,26 +30,87 @@ const GUILTY = "INSERT INTO t (v) VALUES ('guilty')";
 const ENDLESS = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n)";
 
 const GUILTS: readonly Guilt[] = [
-  { name: "RAISE(ROLLBACK)", code: "constraint_violation", statements: [GUILTY, "INSERT INTO t (v) VALUES ('guilty rollback')"] },
-  { name: "ON CONFLICT ROLLBACK", code: "constraint_violation", statements: [GUILTY, "INSERT INTO t (v, u) VALUES ('guilty', 'taken')"] },
-  { name: "OR ROLLBACK", code: "constraint_violation", statements: [GUILTY, "INSERT OR ROLLBACK INTO c VALUES (NULL, 'taken')"] },
-  { name: "RAISE(FAIL) after other rows", code: "constraint_violation", statements: ["INSERT INTO t (v) VALUES ('guilty'), ('guilty fail')"] },
-  { name: "OR FAIL after other rows", code: "constraint_violation", statements: ["INSERT OR FAIL INTO c VALUES (NULL, 'guilty'), (NULL, 'taken')"] },
-  { name: "a deferred foreign key", code: "constraint_violation", statements: [GUILTY, "INSERT INTO c VALUES (99, 'guilty')"] },
+  {
+    name: "RAISE(ROLLBACK)",
+    code: "constraint_violation",
+    statements: [GUILTY, "INSERT INTO t (v) VALUES ('guilty rollback')"],
+  },
+  {
+    name: "ON CONFLICT ROLLBACK",
+    code: "constraint_violation",
+    statements: [GUILTY, "INSERT INTO t (v, u) VALUES ('guilty', 'taken')"],
+  },
+  {
+    name: "OR ROLLBACK",
+    code: "constraint_violation",
+    statements: [GUILTY, "INSERT OR ROLLBACK INTO c VALUES (NULL, 'taken')"],
+  },
+  {
+    name: "RAISE(FAIL) after other rows",
+    code: "constraint_violation",
+    statements: ["INSERT INTO t (v) VALUES ('guilty'), ('guilty fail')"],
+  },
+  {
+    name: "OR FAIL after other rows",
+    code: "constraint_violation",
+    statements: ["INSERT OR FAIL INTO c VALUES (NULL, 'guilty'), (NULL, 'taken')"],
+  },
+  {
+    name: "a deferred foreign key",
+    code: "constraint_violation",
+    statements: [GUILTY, "INSERT INTO c VALUES (99, 'guilty')"],
+  },
   {
     name: "a deferred foreign key that a pragma would forget",
     code: "constraint_violation",
-    statements: ["PRAGMA defer_foreign_keys = ON", "INSERT INTO c VALUES (99, 'guilty')", "PRAGMA defer_foreign_keys = OFF"],
+    statements: [
+      "PRAGMA defer_foreign_keys = ON",
+      "INSERT INTO c VALUES (99, 'guilty')",
+      "PRAGMA defer_foreign_keys = OFF",
+    ],
   },
-  { name: "a statement that is interrupted", code: "statement_timeout", statements: [GUILTY, `INSERT INTO t (v) ${ENDLESS} SELECT 'guilty' || i FROM n WHERE i < 0`] },
-  { name: "changes too large for a record", code: "transaction_too_large", statements: [GUILTY, `INSERT INTO t (v) SELECT 'guilty' || hex(zeroblob(1000)) FROM json_each('[${"1,".repeat(99)}1]')`] },
-  { name: "a value too large", code: "value_too_large", statements: [GUILTY, "INSERT INTO t (v) VALUES (hex(zeroblob(600000)))"] },
-  { name: "rows of RETURNING past the limit", code: "result_too_large", statements: [`INSERT INTO t (v) SELECT 'guilty' FROM json_each('[${"1,".repeat(60)}1]') RETURNING id`] },
-  { name: "a schema change, and then a failure", code: "invalid_sql", statements: ["CREATE TABLE guilty (a)", "ALTER TABLE t ADD COLUMN guilty", "INSERT INTO t (guilty) VALUES ('guilty')", "SELECT * FROM nothing"] },
+  {
+    name: "a statement that is interrupted",
+    code: "statement_timeout",
+    statements: [GUILTY, `INSERT INTO t (v) ${ENDLESS} SELECT 'guilty' || i FROM n WHERE i < 0`],
+  },
+  {
+    name: "changes too large for a record",
+    code: "transaction_too_large",
+    statements: [
+      GUILTY,
+      `INSERT INTO t (v) SELECT 'guilty' || hex(zeroblob(1000)) FROM json_each('[${"1,".repeat(99)}1]')`,
+    ],
+  },
+  {
+    name: "a value too large",
+    code: "value_too_large",
+    statements: [GUILTY, "INSERT INTO t (v) VALUES (hex(zeroblob(600000)))"],
+  },
+  {
+    name: "rows of RETURNING past the limit",
+    code: "result_too_large",
+    statements: [`INSERT INTO t (v) SELECT 'guilty' FROM json_each('[${"1,".repeat(60)}1]') RETURNING id`],
+  },
+  {
+    name: "a schema change, and then a failure",
+    code: "invalid_sql",
+    statements: [
+      "CREATE TABLE guilty (a)",
+      "ALTER TABLE t ADD COLUMN guilty",
+      "INSERT INTO t (guilty) VALUES ('guilty')",
+      "SELECT * FROM nothing",
+    ],
+  },
   { name: "SQL that is not available", code: "unsupported_sql", statements: [GUILTY, "COMMIT"] },
 ];
 
-const LIMITS = { timeLimitMs: 300, maxTransactionBytes: 100_000, maxValueBytes: 1_000_000, maxResultRows: 50 };
+const LIMITS = {
+  timeLimitMs: 300,
+  maxTransactionBytes: 100_000,
+  maxValueBytes: 1_000_000,
+  maxResultRows: 50,
+};
 
 /** Everything that the tenant's log says, as bytes. */
 function logText(node: TestNode, tenant: TenantId): Promise<Buffer> {
@@ -60,10 +121,17 @@ function logText(node: TestNode, tenant: TenantId): Promise<Buffer> {
   });
 }
 
-async function runAmongOthers(node: TestNode, tenant: TenantId, guilty: () => Promise<unknown>): Promise<unknown> {
+async function runAmongOthers(
+  node: TestNode,
+  tenant: TenantId,
+  guilty: () => Promise<unknown>,
+): Promise<unknown> {
   const innocent = (name: string): Promise<ExecuteResult> =>
     node.db.execute(tenant, "INSERT INTO t (v) VALUES (?) RETURNING v", [name]);
-  const before = [innocent("a"), node.db.transaction(tenant, ["PRAGMA defer_foreign_keys = ON", "INSERT INTO p VALUES (1)"])];
+  const before = [
+    innocent("a"),
+    node.db.transaction(tenant, ["PRAGMA defer_foreign_keys = ON", "INSERT INTO p VALUES (1)"]),
+  ];
   const failure = guilty().then(
     () => expect.fail("the guilty caller was committed"),
     (error: unknown) => error,
@@ -120,8 +188,12 @@ test("a quota refuses one caller of a batch, and lets smaller ones through", asy
   for (const sql of SCHEMA) await node.db.execute(tenant, sql);
   const { logBytes } = await node.db.describeTenant(tenant);
   await node.db.setQuota(tenant, { maxLogBytes: logBytes + 10_000 });
-  const guilty = (): Promise<unknown> => node.db.execute(tenant, "INSERT INTO t (v) VALUES ('guilty' || hex(zeroblob(50000)))");
-  expect(await runAmongOthers(node, tenant, guilty)).toMatchObject({ code: "quota_exceeded", detail: { policy: "maxLogBytes" } });
+  const guilty = (): Promise<unknown> =>
+    node.db.execute(tenant, "INSERT INTO t (v) VALUES ('guilty' || hex(zeroblob(50000)))");
+  expect(await runAmongOthers(node, tenant, guilty)).toMatchObject({
+    code: "quota_exceeded",
+    detail: { policy: "maxLogBytes" },
+  });
   await checkInnocent(node, tenant);
 });
 
@@ -131,11 +203,18 @@ test("a failure that a callback catches leaves nothing, and what came before it 
   for (const sql of SCHEMA) await node.db.execute(tenant, sql);
   await node.db.transaction(tenant, async (transaction) => {
     await transaction.execute("INSERT INTO t (v) VALUES ('kept')");
-    await expect(transaction.execute("INSERT INTO c VALUES (NULL, 'lost'), (NULL, 'taken')")).rejects.toMatchObject({ code: "constraint_violation" });
-    await expect(transaction.execute("INSERT OR FAIL INTO c VALUES (NULL, 'kept'), (NULL, 'taken')")).rejects.toMatchObject({ code: "constraint_violation" });
+    await expect(
+      transaction.execute("INSERT INTO c VALUES (NULL, 'lost'), (NULL, 'taken')"),
+    ).rejects.toMatchObject({ code: "constraint_violation" });
+    await expect(
+      transaction.execute("INSERT OR FAIL INTO c VALUES (NULL, 'kept'), (NULL, 'taken')"),
+    ).rejects.toMatchObject({ code: "constraint_violation" });
   });
   expect(await node.db.query(tenant, "SELECT v FROM t")).toEqual([{ v: "first" }, { v: "kept" }]);
-  expect(await node.db.query(tenant, "SELECT u FROM c ORDER BY rowid")).toEqual([{ u: "taken" }, { u: "kept" }]);
+  expect(await node.db.query(tenant, "SELECT u FROM c ORDER BY rowid")).toEqual([
+    { u: "taken" },
+    { u: "kept" },
+  ]);
   expect(await node.rebuildDifferences(tenant)).toEqual([]);
 });
 
@@ -145,8 +224,12 @@ test("after RAISE(ROLLBACK) was caught, a callback can neither go on nor commit"
   for (const sql of SCHEMA) await node.db.execute(tenant, sql);
   const run = node.db.transaction(tenant, async (transaction) => {
     await transaction.execute("INSERT INTO t (v) VALUES ('lost')");
-    await expect(transaction.execute("INSERT INTO t (v) VALUES ('guilty rollback')")).rejects.toMatchObject({ code: "constraint_violation" });
-    await expect(transaction.execute("INSERT INTO t (v) VALUES ('lost')")).rejects.toMatchObject({ code: "transaction_closed" });
+    await expect(transaction.execute("INSERT INTO t (v) VALUES ('guilty rollback')")).rejects.toMatchObject({
+      code: "constraint_violation",
+    });
+    await expect(transaction.execute("INSERT INTO t (v) VALUES ('lost')")).rejects.toMatchObject({
+      code: "transaction_closed",
+    });
   });
   await expect(run).rejects.toMatchObject({ code: "transaction_closed" });
   expect(await node.db.query(tenant, "SELECT v FROM t")).toEqual([{ v: "first" }]);
@@ -158,7 +241,9 @@ test("a debt left by OR FAIL is found before the log has the block", async () =>
   const tenant = await node.createTenant();
   for (const sql of SCHEMA) await node.db.execute(tenant, sql);
   const run = node.db.transaction(tenant, async (transaction) => {
-    await transaction.execute("INSERT OR FAIL INTO c VALUES (99, 'guilty'), (NULL, 'taken')").catch(() => undefined);
+    await transaction
+      .execute("INSERT OR FAIL INTO c VALUES (99, 'guilty'), (NULL, 'taken')")
+      .catch(() => undefined);
   });
   await expect(run).rejects.toMatchObject({ code: "constraint_violation" });
   expect(await node.db.query(tenant, "SELECT u FROM c")).toEqual([{ u: "taken" }]);
@@ -176,5 +261,7 @@ test("deferring foreign keys ends with its transaction", async () => {
     node.db.transaction(tenant, ["PRAGMA defer_foreign_keys = ON; SELECT 1"]),
   ]);
   expect([deferred.status, immediate.status, failed.status]).toEqual(["fulfilled", "rejected", "rejected"]);
-  await expect(node.db.transaction(tenant, ["INSERT INTO c VALUES (2)", "INSERT INTO p VALUES (2)"])).rejects.toMatchObject({ code: "constraint_violation" });
+  await expect(
+    node.db.transaction(tenant, ["INSERT INTO c VALUES (2)", "INSERT INTO p VALUES (2)"]),
+  ).rejects.toMatchObject({ code: "constraint_violation" });
 });

@@ -49,7 +49,12 @@ describe("tables", () => {
         "UPDATE w SET b = b + 10 WHERE v = 'x'",
         "DELETE FROM w WHERE a = 0",
       ],
-      expect: { "SELECT a, b, v FROM w": [[1, 11, "x"], [1, 2, "y"]] },
+      expect: {
+        "SELECT a, b, v FROM w": [
+          [1, 11, "x"],
+          [1, 2, "y"],
+        ],
+      },
     },
     {
       name: "generated columns, virtual and stored",
@@ -73,11 +78,20 @@ describe("tables", () => {
         { sql: "UPDATE sqlite_sequence SET seq = 'x'", fails: "unsupported_sql" },
         { sql: "INSERT INTO sqlite_sequence VALUES ('a', 1)", fails: "unsupported_sql" },
       ],
-      expect: { "SELECT id, v FROM a": [[3, 1], [5, 2], [101, 9]], "SELECT seq FROM sqlite_sequence": [[101]] },
+      expect: {
+        "SELECT id, v FROM a": [
+          [3, 1],
+          [5, 2],
+          [101, 9],
+        ],
+        "SELECT seq FROM sqlite_sequence": [[101]],
+      },
     },
     {
       name: "CREATE TABLE AS SELECT keeps what chance gave",
-      steps: ["CREATE TABLE r AS SELECT random() AS x, randomblob(8) AS y, datetime('now') AS z FROM json_each('[1,2,3]')"],
+      steps: [
+        "CREATE TABLE r AS SELECT random() AS x, randomblob(8) AS y, datetime('now') AS z FROM json_each('[1,2,3]')",
+      ],
       expect: { "SELECT count(*), count(DISTINCT x), min(length(y)) FROM r": [[3, 3, 8]] },
     },
     {
@@ -92,7 +106,11 @@ describe("tables", () => {
     },
     {
       name: "a table with 1,000 columns",
-      steps: [`CREATE TABLE wide (${WIDE.join(", ")})`, "INSERT INTO wide (c0, c999) VALUES (1, 2)", "UPDATE wide SET c500 = 3"],
+      steps: [
+        `CREATE TABLE wide (${WIDE.join(", ")})`,
+        "INSERT INTO wide (c0, c999) VALUES (1, 2)",
+        "UPDATE wide SET c500 = 3",
+      ],
       expect: { "SELECT c0, c1, c500, c999 FROM wide": [[1, null, 3, 2]] },
     },
     {
@@ -107,7 +125,10 @@ describe("tables", () => {
     },
     {
       name: "names in quotes, with quotes, and in other scripts",
-      steps: ['CREATE TABLE "a ""b"" c" ("select" PRIMARY KEY, "naïve 🙂")', `INSERT INTO "a ""b"" c" VALUES ('x', 1)`],
+      steps: [
+        'CREATE TABLE "a ""b"" c" ("select" PRIMARY KEY, "naïve 🙂")',
+        `INSERT INTO "a ""b"" c" VALUES ('x', 1)`,
+      ],
       expect: { 'SELECT "select", "naïve 🙂" FROM "a ""b"" c"': [["x", 1]] },
     },
   ]);
@@ -130,7 +151,12 @@ describe("ALTER TABLE", () => {
     },
     {
       name: "RENAME COLUMN",
-      steps: [...PEOPLE, "CREATE INDEX i ON people (city)", "ALTER TABLE people RENAME COLUMN city TO town", "UPDATE people SET town = 'Paris' WHERE town IS NULL"],
+      steps: [
+        ...PEOPLE,
+        "CREATE INDEX i ON people (city)",
+        "ALTER TABLE people RENAME COLUMN city TO town",
+        "UPDATE people SET town = 'Paris' WHERE town IS NULL",
+      ],
       expect: { "SELECT count(*) FROM people WHERE town = 'Paris'": [[1]] },
     },
     {
@@ -142,11 +168,20 @@ describe("ALTER TABLE", () => {
         "UPDATE people SET age = 2 WHERE id = 1",
         { sql: "UPDATE people SET age = 0", fails: "constraint_violation" },
       ],
-      expect: { "SELECT age, shout FROM people WHERE id < 3": [[2, "ADA"], [1, "ALAN"]] },
+      expect: {
+        "SELECT age, shout FROM people WHERE id < 3": [
+          [2, "ADA"],
+          [1, "ALAN"],
+        ],
+      },
     },
     {
       name: "DROP COLUMN",
-      steps: [...PEOPLE, "ALTER TABLE people DROP COLUMN city", "INSERT INTO people (name, born) VALUES ('Barbara', 1939)"],
+      steps: [
+        ...PEOPLE,
+        "ALTER TABLE people DROP COLUMN city",
+        "INSERT INTO people (name, born) VALUES ('Barbara', 1939)",
+      ],
       expect: { "SELECT * FROM people WHERE id = 5": [[5, "Barbara", 1939]] },
     },
     {
@@ -173,7 +208,11 @@ describe("ALTER TABLE", () => {
     },
     {
       name: "a renamed name of ours is refused, and nothing of it stays",
-      steps: [...PEOPLE, { sql: "ALTER TABLE people RENAME TO _kimberlite_x", fails: "unsupported_sql" }, "DELETE FROM people WHERE id > 1"],
+      steps: [
+        ...PEOPLE,
+        { sql: "ALTER TABLE people RENAME TO _kimberlite_x", fails: "unsupported_sql" },
+        "DELETE FROM people WHERE id > 1",
+      ],
       expect: { "SELECT name FROM people": [["Ada"]] },
     },
   ]);
@@ -183,7 +222,12 @@ describe("changing rows", () => {
   testFeatures([
     {
       name: "INSERT, UPDATE and DELETE with RETURNING",
-      steps: [...PEOPLE, "INSERT INTO people (name) VALUES ('X') RETURNING *", "UPDATE people SET born = born + 1 WHERE id < 3 RETURNING id", "DELETE FROM people WHERE name = 'X' RETURNING id"],
+      steps: [
+        ...PEOPLE,
+        "INSERT INTO people (name) VALUES ('X') RETURNING *",
+        "UPDATE people SET born = born + 1 WHERE id < 3 RETURNING id",
+        "DELETE FROM people WHERE name = 'X' RETURNING id",
+      ],
       expect: { "SELECT sum(born) FROM people": [[7565]] },
     },
     {
@@ -194,7 +238,12 @@ describe("changing rows", () => {
         "INSERT INTO u (a, b) VALUES (1, 9) ON CONFLICT (a) DO UPDATE SET n = n + 1 ON CONFLICT DO NOTHING",
         "INSERT INTO u (a, b) VALUES (9, 2) ON CONFLICT (a) DO NOTHING ON CONFLICT (b) DO UPDATE SET a = excluded.a",
       ],
-      expect: { "SELECT a, b, n FROM u": [[1, 1, 1], [9, 2, 0]] },
+      expect: {
+        "SELECT a, b, n FROM u": [
+          [1, 1, 1],
+          [9, 2, 0],
+        ],
+      },
     },
     {
       name: "INSERT OR REPLACE takes every row in its way, and their triggers see it",
@@ -205,7 +254,13 @@ describe("changing rows", () => {
         "INSERT INTO u VALUES (1, 1), (2, 2), (3, 3)",
         "INSERT OR REPLACE INTO u VALUES (1, 2)",
       ],
-      expect: { "SELECT a, b FROM u ORDER BY a": [[1, 2], [3, 3]], "SELECT a FROM gone ORDER BY a": [[1], [2]] },
+      expect: {
+        "SELECT a, b FROM u ORDER BY a": [
+          [1, 2],
+          [3, 3],
+        ],
+        "SELECT a FROM gone ORDER BY a": [[1], [2]],
+      },
     },
     {
       name: "unique values and rowids change places",
@@ -215,21 +270,41 @@ describe("changing rows", () => {
         "UPDATE u SET id = -id",
         "UPDATE u SET id = CASE id WHEN -1 THEN 2 ELSE 1 END",
       ],
-      expect: { "SELECT id, v FROM u": [[1, "b"], [2, "a"]] },
+      expect: {
+        "SELECT id, v FROM u": [
+          [1, "b"],
+          [2, "a"],
+        ],
+      },
     },
     {
       name: "UPDATE FROM",
-      steps: [...PEOPLE, "CREATE TABLE moves (id, city)", "INSERT INTO moves VALUES (1, 'Turin')", "UPDATE people SET city = moves.city FROM moves WHERE moves.id = people.id"],
+      steps: [
+        ...PEOPLE,
+        "CREATE TABLE moves (id, city)",
+        "INSERT INTO moves VALUES (1, 'Turin')",
+        "UPDATE people SET city = moves.city FROM moves WHERE moves.id = people.id",
+      ],
       expect: { "SELECT city FROM people WHERE id = 1": [["Turin"]] },
     },
     {
       name: "INSERT SELECT, and DELETE without WHERE",
-      steps: [...PEOPLE, "CREATE TABLE copy (id, name)", "INSERT INTO copy SELECT id, name FROM people", "DELETE FROM people"],
+      steps: [
+        ...PEOPLE,
+        "CREATE TABLE copy (id, name)",
+        "INSERT INTO copy SELECT id, name FROM people",
+        "DELETE FROM people",
+      ],
       expect: { "SELECT count(*) FROM copy": [[4]], "SELECT count(*) FROM people": [[0]] },
     },
     {
       name: "a key that differs in case is the same row",
-      steps: ["CREATE TABLE k (k TEXT COLLATE NOCASE PRIMARY KEY, v) WITHOUT ROWID", "INSERT INTO k VALUES ('a', 1)", "UPDATE k SET k = 'A'", "UPDATE k SET v = 2 WHERE k = 'a'"],
+      steps: [
+        "CREATE TABLE k (k TEXT COLLATE NOCASE PRIMARY KEY, v) WITHOUT ROWID",
+        "INSERT INTO k VALUES ('a', 1)",
+        "UPDATE k SET k = 'A'",
+        "UPDATE k SET v = 2 WHERE k = 'a'",
+      ],
       expect: { "SELECT k, v FROM k": [["A", 2]] },
     },
     {
@@ -250,11 +325,38 @@ describe("rows that change more than once in a transaction", () => {
   });
 
   test.for([
-    ["CREATE TABLE t AS SELECT value AS v FROM json_each('[1,2]')", "DELETE FROM t WHERE v = 1", "UPDATE t SET v = 3"],
-    ["CREATE TABLE t (v)", "INSERT INTO t VALUES (1), (2)", "DROP INDEX IF EXISTS none", "DELETE FROM t WHERE v = 1"],
-    ["CREATE TABLE t (v UNIQUE)", "INSERT INTO t VALUES (1), (2)", "ANALYZE", "UPDATE t SET v = -v", "REINDEX", "DELETE FROM t"],
-    ["CREATE TABLE t (v)", "INSERT INTO t VALUES (1)", "PRAGMA user_version = 0", "PRAGMA user_version = 1", "UPDATE t SET v = 2"],
-    ["CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT)", "INSERT INTO t VALUES (1)", "UPDATE t SET id = 9", "DELETE FROM t"],
+    [
+      "CREATE TABLE t AS SELECT value AS v FROM json_each('[1,2]')",
+      "DELETE FROM t WHERE v = 1",
+      "UPDATE t SET v = 3",
+    ],
+    [
+      "CREATE TABLE t (v)",
+      "INSERT INTO t VALUES (1), (2)",
+      "DROP INDEX IF EXISTS none",
+      "DELETE FROM t WHERE v = 1",
+    ],
+    [
+      "CREATE TABLE t (v UNIQUE)",
+      "INSERT INTO t VALUES (1), (2)",
+      "ANALYZE",
+      "UPDATE t SET v = -v",
+      "REINDEX",
+      "DELETE FROM t",
+    ],
+    [
+      "CREATE TABLE t (v)",
+      "INSERT INTO t VALUES (1)",
+      "PRAGMA user_version = 0",
+      "PRAGMA user_version = 1",
+      "UPDATE t SET v = 2",
+    ],
+    [
+      "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT)",
+      "INSERT INTO t VALUES (1)",
+      "UPDATE t SET id = 9",
+      "DELETE FROM t",
+    ],
   ])("%#", async (statements) => {
     const tenant = await node.createTenant();
     await node.db.transaction(tenant, statements);
@@ -300,7 +402,13 @@ describe("indexes, views, triggers and foreign keys", () => {
         "INSERT INTO n (v) VALUES (3)",
         "DROP TRIGGER twice",
       ],
-      expect: { "SELECT id, v FROM n": [[1, 6], [2, 4], [3, 2]] },
+      expect: {
+        "SELECT id, v FROM n": [
+          [1, 6],
+          [2, 4],
+          [3, 2],
+        ],
+      },
     },
     {
       name: "RAISE(IGNORE) and RAISE(ABORT)",
@@ -355,7 +463,8 @@ describe("queries", () => {
       name: "common table expressions, recursive too",
       steps: [],
       expect: {
-        "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 5) SELECT sum(i) FROM n": [[15]],
+        "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 5) SELECT sum(i) FROM n":
+          [[15]],
         "WITH a AS MATERIALIZED (SELECT 1 AS x), b AS (SELECT x + 1 FROM a) SELECT * FROM b": [[2]],
       },
     },
@@ -363,13 +472,25 @@ describe("queries", () => {
       name: "window functions",
       steps: PEOPLE,
       expect: {
-        "SELECT name, row_number() OVER (ORDER BY born), lag(name) OVER (ORDER BY born) FROM people ORDER BY born LIMIT 2": [["Ada", 1, null], ["Grace", 2, "Ada"]],
-        "SELECT city, sum(born) OVER (PARTITION BY city ORDER BY id ROWS UNBOUNDED PRECEDING) FROM people WHERE city = 'London'": [["London", 1815], ["London", 3727]],
+        "SELECT name, row_number() OVER (ORDER BY born), lag(name) OVER (ORDER BY born) FROM people ORDER BY born LIMIT 2":
+          [
+            ["Ada", 1, null],
+            ["Grace", 2, "Ada"],
+          ],
+        "SELECT city, sum(born) OVER (PARTITION BY city ORDER BY id ROWS UNBOUNDED PRECEDING) FROM people WHERE city = 'London'":
+          [
+            ["London", 1815],
+            ["London", 3727],
+          ],
       },
     },
     {
       name: "JSON functions and operators",
-      steps: ["CREATE TABLE j (doc)", `INSERT INTO j VALUES ('{"a":{"b":[1,2,3]},"c":"x"}')`, "UPDATE j SET doc = json_set(doc, '$.a.b[1]', 20)"],
+      steps: [
+        "CREATE TABLE j (doc)",
+        `INSERT INTO j VALUES ('{"a":{"b":[1,2,3]},"c":"x"}')`,
+        "UPDATE j SET doc = json_set(doc, '$.a.b[1]', 20)",
+      ],
       expect: {
         "SELECT doc -> '$.a.b', doc ->> '$.c', doc ->> '$.a.b[1]' FROM j": [["[1,20,3]", "x", 20]],
         "SELECT value FROM j, json_each(doc, '$.a.b')": [[1], [20], [3]],
@@ -378,12 +499,22 @@ describe("queries", () => {
     },
     {
       name: "joins of every kind, compounds and aggregates",
-      steps: ["CREATE TABLE l (a)", "CREATE TABLE r (a)", "INSERT INTO l VALUES (1), (2)", "INSERT INTO r VALUES (2), (3)"],
+      steps: [
+        "CREATE TABLE l (a)",
+        "CREATE TABLE r (a)",
+        "INSERT INTO l VALUES (1), (2)",
+        "INSERT INTO r VALUES (2), (3)",
+      ],
       expect: {
-        "SELECT l.a AS x, r.a AS y FROM l FULL JOIN r ON l.a = r.a ORDER BY coalesce(l.a, r.a)": [[1, null], [2, 2], [null, 3]],
+        "SELECT l.a AS x, r.a AS y FROM l FULL JOIN r ON l.a = r.a ORDER BY coalesce(l.a, r.a)": [
+          [1, null],
+          [2, 2],
+          [null, 3],
+        ],
         "SELECT a FROM l EXCEPT SELECT a FROM r": [[1]],
         "SELECT a FROM l INTERSECT SELECT a FROM r": [[2]],
-        "SELECT count(*) FILTER (WHERE a > 1), group_concat(a, '+' ORDER BY a DESC), string_agg(a, ',') FROM l": [[1, "2+1", "1,2"]],
+        "SELECT count(*) FILTER (WHERE a > 1), group_concat(a, '+' ORDER BY a DESC), string_agg(a, ',') FROM l":
+          [[1, "2+1", "1,2"]],
       },
     },
     {
@@ -411,9 +542,17 @@ describe("texts that are no statement", () => {
     },
     {
       name: "transactions as SQL, other databases and files",
-      steps: ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT x", "ATTACH 'x' AS x", "VACUUM", "VACUUM INTO 'x'", "CREATE TEMP TABLE x (a)", "PRAGMA journal_mode = DELETE"].map(
-        (sql) => ({ sql, fails: "unsupported_sql" as const }),
-      ),
+      steps: [
+        "BEGIN",
+        "COMMIT",
+        "ROLLBACK",
+        "SAVEPOINT x",
+        "ATTACH 'x' AS x",
+        "VACUUM",
+        "VACUUM INTO 'x'",
+        "CREATE TEMP TABLE x (a)",
+        "PRAGMA journal_mode = DELETE",
+      ].map((sql) => ({ sql, fails: "unsupported_sql" as const })),
     },
   ]);
 });

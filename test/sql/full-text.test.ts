@@ -24,15 +24,35 @@ testFeatures([
     expect: {
       "SELECT rowid FROM notes WHERE notes MATCH 'run' ORDER BY rank": [[3]],
       "SELECT rowid FROM notes WHERE notes MATCH 'title : sleep OR naps' ORDER BY rowid": [[2]],
-      "SELECT highlight(notes, 1, '[', ']'), snippet(notes, 1, '<', '>', '…', 2) FROM notes('sleep') WHERE rowid = 3": [["run and [sleep]", "…and <sleep>"]],
+      "SELECT highlight(notes, 1, '[', ']'), snippet(notes, 1, '<', '>', '…', 2) FROM notes('sleep') WHERE rowid = 3":
+        [["run and [sleep]", "…and <sleep>"]],
       "SELECT bm25(notes) < 0 FROM notes('naps')": [[1]],
     },
   },
   {
+    name: "a failure beside the table's making leaves its documents captured",
+    steps: [
+      "CREATE VIRTUAL TABLE notes USING fts5(body)",
+      { sql: "CREATE TRIGGER r BEFORE INSERT ON notes BEGIN SELECT 1; END", fails: "invalid_sql" },
+      "INSERT INTO notes VALUES ('run')",
+      { sql: "INSERT INTO nowhere VALUES (1)", fails: "invalid_sql" },
+      "INSERT INTO notes VALUES ('run again')",
+    ],
+    expect: { "SELECT rowid FROM notes('run') ORDER BY rowid": [[1], [2]] },
+  },
+  {
     name: "settings of a full-text table are kept",
-    steps: [...OWN, "INSERT INTO notes (notes, rank) VALUES ('rank', 'bm25(100.0, 1.0)')", "INSERT INTO notes (notes, rank) VALUES ('pgsz', 512)"],
+    steps: [
+      ...OWN,
+      "INSERT INTO notes (notes, rank) VALUES ('rank', 'bm25(100.0, 1.0)')",
+      "INSERT INTO notes (notes, rank) VALUES ('pgsz', 512)",
+    ],
     expect: {
-      "SELECT k, v FROM notes_config ORDER BY k": [["pgsz", 512], ["rank", "bm25(100.0, 1.0)"], ["version", 4]],
+      "SELECT k, v FROM notes_config ORDER BY k": [
+        ["pgsz", 512],
+        ["rank", "bm25(100.0, 1.0)"],
+        ["version", 4],
+      ],
       "SELECT rowid FROM notes('sleep') ORDER BY rank": [[2], [3]],
     },
   },
@@ -62,7 +82,14 @@ testFeatures([
   },
   {
     name: "tables without content are refused however they are written",
-    steps: ["content=''", 'content=""', "content=[]", "content=``", "content=", "content = '', contentless_delete = 1"].map((option) => ({
+    steps: [
+      "content=''",
+      'content=""',
+      "content=[]",
+      "content=``",
+      "content=",
+      "content = '', contentless_delete = 1",
+    ].map((option) => ({
       sql: `CREATE VIRTUAL TABLE f USING fts5(a, ${option})`,
       fails: "unsupported_sql" as const,
     })),
@@ -76,7 +103,11 @@ testFeatures([
   },
   {
     name: "the tables of an index are for it alone",
-    steps: [...OWN, { sql: "DELETE FROM notes_content", fails: "invalid_sql" }, { sql: "DROP TABLE notes_data", fails: "invalid_sql" }],
+    steps: [
+      ...OWN,
+      { sql: "DELETE FROM notes_content", fails: "invalid_sql" },
+      { sql: "DROP TABLE notes_data", fails: "invalid_sql" },
+    ],
     expect: { "SELECT count(*) FROM notes": [[3]] },
   },
   {
@@ -86,7 +117,12 @@ testFeatures([
   },
   {
     name: "DROP, and another of the same name",
-    steps: [...OWN, "DROP TABLE notes", "CREATE VIRTUAL TABLE notes USING fts5(body)", "INSERT INTO notes VALUES ('run')"],
+    steps: [
+      ...OWN,
+      "DROP TABLE notes",
+      "CREATE VIRTUAL TABLE notes USING fts5(body)",
+      "INSERT INTO notes VALUES ('run')",
+    ],
     expect: { "SELECT rowid FROM notes('run')": [[1]] },
   },
 ]);

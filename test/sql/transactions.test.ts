@@ -26,7 +26,10 @@ async function values(): Promise<unknown[]> {
 
 describe("results", () => {
   test("columns, rows, counts and the offset", async () => {
-    const result = await node.db.execute(tenant, "INSERT INTO t (v) VALUES (1), (2) RETURNING id, v AS value");
+    const result = await node.db.execute(
+      tenant,
+      "INSERT INTO t (v) VALUES (1), (2) RETURNING id, v AS value",
+    );
     expect(result).toEqual({
       columns: ["id", "value"],
       rows: [
@@ -41,14 +44,23 @@ describe("results", () => {
 
   test("what changes nothing has no offset, and no record", async () => {
     await node.db.execute(tenant, "INSERT INTO t (v) VALUES (1)");
-    for (const sql of ["SELECT 1", "UPDATE t SET v = v", "DELETE FROM t WHERE 0", "CREATE TABLE IF NOT EXISTS t (a)", "DROP TABLE IF EXISTS u"]) {
+    for (const sql of [
+      "SELECT 1",
+      "UPDATE t SET v = v",
+      "DELETE FROM t WHERE 0",
+      "CREATE TABLE IF NOT EXISTS t (a)",
+      "DROP TABLE IF EXISTS u",
+    ]) {
       expect((await node.db.execute(tenant, sql)).offset, sql).toBeUndefined();
     }
     expect((await node.db.describeTenant(tenant)).size).toBe(2n);
   });
 
   test("rows of triggers and cascades are not counted", async () => {
-    await node.db.execute(tenant, "CREATE TRIGGER r AFTER INSERT ON t WHEN NEW.v < 3 BEGIN INSERT INTO t (v) VALUES (NEW.v + 1); END");
+    await node.db.execute(
+      tenant,
+      "CREATE TRIGGER r AFTER INSERT ON t WHEN NEW.v < 3 BEGIN INSERT INTO t (v) VALUES (NEW.v + 1); END",
+    );
     const result = await node.db.execute(tenant, "INSERT INTO t (v) VALUES (1)");
     expect([result.rowsAffected, result.lastInsertRowid]).toEqual([1, 1]);
     expect(await values()).toEqual([1, 2, 3]);
@@ -57,16 +69,51 @@ describe("results", () => {
 
 describe("lists", () => {
   test("all of it, at one offset", async () => {
-    const results = await node.db.transaction(tenant, ["INSERT INTO t (v) VALUES (1)", { sql: "INSERT INTO t (v) VALUES (?)", params: [2] }, "SELECT count(*) AS n FROM t"]);
+    const results = await node.db.transaction(tenant, [
+      "INSERT INTO t (v) VALUES (1)",
+      { sql: "INSERT INTO t (v) VALUES (?)", params: [2] },
+      "SELECT count(*) AS n FROM t",
+    ]);
     expect(results.map((result) => result.offset)).toEqual([1n, 1n, 1n]);
     expect(results[2]?.rows).toEqual([{ n: 2 }]);
   });
 
   test("none of it, if one fails", async () => {
-    const run = node.db.transaction(tenant, ["CREATE TABLE u (a)", "INSERT INTO t (v) VALUES (1)", "INSERT INTO t (v) VALUES (1)"]);
-    await expect(run).rejects.toMatchObject({ code: "constraint_violation", detail: { constraint: "unique" } });
+    const run = node.db.transaction(tenant, [
+      "CREATE TABLE u (a)",
+      "INSERT INTO t (v) VALUES (1)",
+      "INSERT INTO t (v) VALUES (1)",
+    ]);
+    await expect(run).rejects.toMatchObject({
+      code: "constraint_violation",
+      detail: { constraint: "unique" },
+    });
     expect(await values()).toEqual([]);
     await node.db.execute(tenant, "CREATE TABLE u (b)");
+    expect(await node.rebuildDifferences(tenant)).toEqual([]);
+  });
+
+  test("nothing of a schema change before one that fails", async () => {
+    await node.db.execute(tenant, "CREATE TABLE u (a)");
+    const run = node.db.transaction(tenant, ["ALTER TABLE t ADD COLUMN w", "ALTER TABLE u ADD COLUMN a"]);
+    await expect(run).rejects.toMatchObject({ code: "invalid_sql" });
+    await node.db.execute(tenant, "INSERT INTO t (v) VALUES (1)");
+    expect(await values()).toEqual([1]);
+    expect(await node.rebuildDifferences(tenant)).toEqual([]);
+  });
+
+  test("schema changes of another thread, taken back and not", async () => {
+    await node.db.execute(tenant, "CREATE TABLE u (a)");
+    await node.db.transaction(tenant, async (transaction) => {
+      await transaction.execute("DROP TABLE u");
+      await transaction.execute("ALTER TABLE t RENAME TO w");
+    });
+    await expect(
+      node.db.transaction(tenant, ["CREATE TABLE x (a)", "SELECT * FROM u"]),
+    ).rejects.toMatchObject({ code: "invalid_sql" });
+    await node.db.execute(tenant, "ALTER TABLE w RENAME TO t");
+    await node.db.execute(tenant, "INSERT INTO t (v) VALUES (1)");
+    expect(await values()).toEqual([1]);
     expect(await node.rebuildDifferences(tenant)).toEqual([]);
   });
 
@@ -161,7 +208,8 @@ describe("time travel", () => {
     await node.db.execute(tenant, "UPDATE t SET v = 2");
     await node.db.execute(tenant, "ALTER TABLE t RENAME COLUMN v TO w");
     await node.db.execute(tenant, "DELETE FROM t");
-    const at = (sql: string, offset: number): Promise<unknown> => node.db.query(tenant, sql, [], { at: offset });
+    const at = (sql: string, offset: number): Promise<unknown> =>
+      node.db.query(tenant, sql, [], { at: offset });
     expect(await at("SELECT * FROM t", 0)).toEqual([]);
     expect(await at("SELECT * FROM t", 1)).toEqual([{ id: 1, v: 1 }]);
     expect(await at("SELECT * FROM t", 2)).toEqual([{ id: 1, v: 2 }]);
@@ -180,7 +228,11 @@ describe("time travel", () => {
     await node.db.execute(tenant, "UPDATE t SET v = 'now'");
     expect(await node.db.query(tenant, "SELECT v FROM t", [], { at: then })).toEqual([{ v: "then" }]);
     expect(await node.db.query(tenant, "SELECT v FROM t", [], { at: new Date() })).toEqual([{ v: "now" }]);
-    await expect(node.db.query(tenant, "SELECT v FROM t", [], { at: new Date(0) })).rejects.toMatchObject({ code: "offset_out_of_range" });
-    await expect(node.db.query(tenant, "SELECT v FROM t", [], { at: new Date(Number.NaN) })).rejects.toMatchObject({ code: "invalid_argument" });
+    await expect(node.db.query(tenant, "SELECT v FROM t", [], { at: new Date(0) })).rejects.toMatchObject({
+      code: "offset_out_of_range",
+    });
+    await expect(
+      node.db.query(tenant, "SELECT v FROM t", [], { at: new Date(Number.NaN) }),
+    ).rejects.toMatchObject({ code: "invalid_argument" });
   });
 });
