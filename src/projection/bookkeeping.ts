@@ -5,7 +5,7 @@
  */
 import { kimberliteError } from "../errors.ts";
 import type { LogHead } from "../log/tenant-log.ts";
-import type { SqliteDatabase, SqliteStatement } from "./connection.ts";
+import type { SqliteDatabase, SqliteStatement } from "./sqlite.ts";
 
 const PROJECTION_FORMAT_VERSION = 1;
 /** Names of ours begin so; the guard refuses them to tenants. */

@@ -11,7 +11,7 @@
 import { kimberliteError } from "../errors.ts";
 import type { Change, RowKey } from "../log/record.ts";
 import { RESERVED_PREFIX } from "./bookkeeping.ts";
-import type { SqliteDatabase, SqliteStatement } from "./connection.ts";
+import type { SqliteDatabase, SqliteStatement } from "./sqlite.ts";
 import { imageExpression, keyCondition, keyExpression, quoteName, type TableShape } from "./tables.ts";
 
 export interface CapturedTable {

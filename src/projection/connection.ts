@@ -10,10 +10,8 @@ import Database from "better-sqlite3-multiple-ciphers";
 import { kimberliteError } from "../errors.ts";
 import { type Guard, installGuard } from "./guard.ts";
 import { hideSchemaTable } from "./schema-table.ts";
+import type { SqliteDatabase } from "./sqlite.ts";
 import { fromSqlite } from "./sqlite-error.ts";
-
-export type SqliteDatabase = Database.Database;
-export type SqliteStatement = Database.Statement<unknown[], unknown>;
 
 /** Limits of what one statement may be, hold and give. */
 export interface StatementLimits {

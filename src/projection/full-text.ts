@@ -9,7 +9,7 @@
  * a trigger makes such a statement, without end.
  */
 import { kimberliteError } from "../errors.ts";
-import type { SqliteDatabase } from "./connection.ts";
+import type { SqliteDatabase } from "./sqlite.ts";
 import { isVirtual, listTables, quoteName, type SchemaItem } from "./tables.ts";
 
 const CONTENT_SUFFIX = "_content";

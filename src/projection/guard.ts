@@ -8,11 +8,12 @@
  * Invariants: no connection is served without the guard; the secret never leaves this file; a statement is judged
  * when it is compiled, so one that was prepared while trusted or in another mode keeps the rights of that moment.
  */
+
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import type Database from "better-sqlite3-multiple-ciphers";
 import { assert, kimberliteError } from "../errors.ts";
+import type { SqliteDatabase, SqliteStatement } from "./sqlite.ts";
 
 /** Which tenant SQL is compiled: anything that stays inside the database, or queries only. */
 export type GuardMode = "write" | "read";
@@ -71,9 +72,6 @@ export interface Guard {
   hideSchema(view: number): void;
 }
 
-type Connection = Database.Database;
-type Statement = Database.Statement<unknown[], unknown>;
-
 const ENTER_SQL = "SELECT kimberlite_enter(?, ?, ?)";
 
 const BITS = {
@@ -128,7 +126,7 @@ export function guardBinary(): string {
  *
  * @throws `runtime_unsupported` when the extension is missing or does not load.
  */
-export function installGuard(db: Connection, options: GuardOptions): Guard {
+export function installGuard(db: SqliteDatabase, options: GuardOptions): Guard {
   const binary = guardBinary();
   const secret = randomBytes(16);
   try {
@@ -141,15 +139,15 @@ export function installGuard(db: Connection, options: GuardOptions): Guard {
 }
 
 class ConnectionGuard implements Guard {
-  readonly #db: Connection;
+  readonly #db: SqliteDatabase;
   readonly #secret: Uint8Array;
-  readonly #enter: Statement;
-  readonly #boundEnters: Map<number, Statement> = new Map();
-  readonly #leave: Statement;
-  readonly #denied: Statement;
-  readonly #configure: Statement;
+  readonly #enter: SqliteStatement;
+  readonly #boundEnters: Map<number, SqliteStatement> = new Map();
+  readonly #leave: SqliteStatement;
+  readonly #denied: SqliteStatement;
+  readonly #configure: SqliteStatement;
 
-  constructor(db: Connection, secret: Uint8Array) {
+  constructor(db: SqliteDatabase, secret: Uint8Array) {
     this.#db = db;
     this.#secret = secret;
     this.#enter = this.#prepare(ENTER_SQL);
@@ -193,7 +191,7 @@ class ConnectionGuard implements Guard {
     uninterrupted(() => bound.get());
   }
 
-  #prepare(sql: string): Statement {
+  #prepare(sql: string): SqliteStatement {
     return this.#db.prepare(sql).pluck();
   }
 }

@@ -9,9 +9,10 @@ import { hash } from "node:crypto";
 import { kimberliteError } from "../errors.ts";
 import type { Change, LogRecord } from "../log/record.ts";
 import type { LogHead } from "../log/tenant-log.ts";
-import { Bookkeeping } from "./bookkeeping.ts";
-import type { Connection, SqliteStatement } from "./connection.ts";
+import { Bookkeeping, RESERVED_PREFIX } from "./bookkeeping.ts";
+import type { Connection } from "./connection.ts";
 import { documentsOf, externalContentTables, type FullTextTable, settingsOf } from "./full-text.ts";
+import type { SqliteStatement } from "./sqlite.ts";
 import { fromSqlite, isSqliteError } from "./sqlite-error.ts";
 import { keyCondition, listTables, quoteName, readTable, type TableShape } from "./tables.ts";
 
@@ -129,6 +130,7 @@ export class Replayer {
     guard.configure("foreign_keys", true);
     db.exec(change.sql);
     guard.configure("foreign_keys", false);
+    if (/\banalyze\b/i.test(change.sql)) this.#forgetOwnStatistics();
     this.#appliers.clear();
     this.changes += 1;
     for (const { stream, name } of change.bindings) {
@@ -141,6 +143,17 @@ export class Replayer {
         this.#names.set(stream, name);
       }
     }
+  }
+
+  /** The tenant's ANALYZE passed over our tables. */
+  #forgetOwnStatistics(): void {
+    const { db } = this.#connection;
+    const made = db
+      .prepare("SELECT name FROM main.sqlite_master WHERE name GLOB 'sqlite_stat[0-9]'")
+      .pluck()
+      .all();
+    for (const table of made as string[])
+      db.exec(`DELETE FROM main.${table} WHERE tbl GLOB '${RESERVED_PREFIX}*'`);
   }
 
   #applySequence(table: string, value: bigint | null): void {

@@ -6,7 +6,7 @@
  */
 import { kimberliteError } from "../errors.ts";
 import type { Change } from "../log/record.ts";
-import type { SqliteDatabase, SqliteStatement } from "./connection.ts";
+import type { SqliteDatabase, SqliteStatement } from "./sqlite.ts";
 
 /** Below every rowid. */
 const MIN_ROWID = -(2n ** 63n) - 1n;

@@ -5,9 +5,10 @@
  */
 import { LRUCache } from "lru-cache";
 import { kimberliteError } from "../errors.ts";
-import type { Connection, SqliteStatement } from "./connection.ts";
+import type { Connection } from "./connection.ts";
 import type { GuardReport } from "./guard.ts";
 import { filterSchemaTable, isSchemaTableDenial } from "./schema-table.ts";
+import type { SqliteStatement } from "./sqlite.ts";
 import { fromSqlite } from "./sqlite-error.ts";
 
 export interface CompiledStatement {

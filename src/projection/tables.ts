@@ -4,7 +4,7 @@
  */
 import { kimberliteError } from "../errors.ts";
 import { RESERVED_PREFIX } from "./bookkeeping.ts";
-import type { SqliteDatabase } from "./connection.ts";
+import type { SqliteDatabase } from "./sqlite.ts";
 
 export interface TableShape {
   readonly name: string;

@@ -10,8 +10,10 @@ import { kimberliteError } from "../errors.ts";
 import type { Change } from "../log/record.ts";
 import { Bookkeeping, type StreamKind } from "./bookkeeping.ts";
 import { Capture } from "./capture.ts";
-import type { Connection, SqliteStatement, StatementLimits } from "./connection.ts";
+import type { Connection, StatementLimits } from "./connection.ts";
+import { OwedKeys } from "./owed-keys.ts";
 import { SchemaTracker } from "./schema-tracker.ts";
+import type { SqliteStatement } from "./sqlite.ts";
 import { fromSqlite } from "./sqlite-error.ts";
 import { type CompiledStatement, StatementCache, shaped } from "./statement-cache.ts";
 import { collectRows, parseParams, type Row, type SqlParams, type SqlValue } from "./values.ts";
@@ -52,8 +54,6 @@ const INDEX_WRITTEN: Change = { kind: "ddl", sql: "-- a full-text index was writ
 /** Replay applies the rows of one run as if at once; rows that may have changed before in the record begin another. */
 const ROWS_AGAIN: Change = { kind: "ddl", sql: "-- rows that may change again", bindings: [] };
 
-const FORGETS_DEBTS = /\bdefer_foreign_keys\b(?!\s*[=(]\s*['"]?(?:on|yes|true|1)\b)/i;
-
 type Control =
   | "begin"
   | "commit"
@@ -74,6 +74,7 @@ export class ProjectionWriter {
   readonly #limits: StatementLimits;
   readonly #capture: Capture;
   readonly #schema: SchemaTracker;
+  readonly #owed: OwedKeys;
   readonly #cache: StatementCache;
   readonly #control: Record<Control, SqliteStatement>;
   /** Grows whenever the schema did: readers forget their statements then. */
@@ -87,6 +88,7 @@ export class ProjectionWriter {
     this.bookkeeping = new Bookkeeping(db);
     this.bookkeeping.initialise();
     this.#capture = new Capture(db, limits.maxTransactionBytes);
+    this.#owed = new OwedKeys(connection);
     this.#schema = new SchemaTracker(connection, this.bookkeeping, this.#capture);
     this.#cache = new StatementCache(connection, "write");
     const prepare = (sql: string): SqliteStatement => db.prepare(sql) as SqliteStatement;
@@ -262,21 +264,13 @@ export class ProjectionWriter {
   #forget(): void {
     this.#capture.discard();
     this.#changes = [];
-    this.#deferred = false;
     this.#totalBefore = undefined;
-    this.#endDeferring();
-  }
-
-  /** SQLite would end it with the transaction, which the next caller of the batch shares. */
-  #endDeferring(): void {
-    if (!this.#deferring) return;
-    this.#deferring = false;
-    this.#connection.db.pragma("defer_foreign_keys=OFF");
+    this.#owed.end();
   }
 
   #finish(): Change[] {
-    this.#checkDeferred();
-    this.#endDeferring();
+    this.#owed.check();
+    this.#owed.end();
     this.#collect();
     const changes = this.#changes;
     if (changes.length === 0 && this.#wroteUnseen()) changes.push(INDEX_WRITTEN);
@@ -305,20 +299,18 @@ export class ProjectionWriter {
     if (!this.inTransaction) throw kimberliteError("transaction_closed", "the transaction was rolled back");
     const params = parseParams(request.params, request.sql);
     const compiled = this.#compile(request.sql);
-    if (compiled.seen.schemaChange || compiled.seen.analyzeOrReindex)
-      return this.#runSchemaChange(request, compiled);
+    if (changesSchema(compiled)) return this.#runSchemaChange(request, compiled);
     if (compiled.seen.pragmaSet) return this.#runPragma(request, compiled);
     if (compiled.seen.rowWrites || compiled.seen.sequenceWrites) this.#watchWrites();
     return this.#step(request, compiled, params);
   }
 
-  /** PRAGMA defer_foreign_keys acts when it is compiled; with OFF SQLite forgets what is owed. */
   #compile(sql: string): CompiledStatement {
-    if (this.#deferred && FORGETS_DEBTS.test(sql)) this.#requirePaid();
+    this.#owed.guard(sql);
     try {
       return this.#cache.compile(sql);
     } catch (error) {
-      this.#deferring = true;
+      this.#owed.noteDeferring();
       throw error;
     }
   }
@@ -340,36 +332,13 @@ export class ProjectionWriter {
       failure = error;
     }
     const report = guard.leave();
-    // Also after a failure: INSERT OR FAIL keeps the rows before the one that failed.
-    this.#deferred ||= report.deferredViolations;
+    this.#owed.note(report);
     if (result === undefined) throw fromSqlite(failure, guard, report.deadlineFired);
     return result;
   }
 
   /** Rows written on this connection before the first write of the job. */
   #totalBefore: bigint | undefined;
-  #deferred = false;
-  /** PRAGMA defer_foreign_keys may be in force. */
-  #deferring = false;
-
-  /**
-   * SQLite checks deferred foreign keys at COMMIT, when the log has the block already: they are checked here, at the
-   * end of each caller's savepoint, while it can still be undone.
-   */
-  #checkDeferred(): void {
-    if (!this.#deferred) return;
-    this.#requirePaid();
-    this.#deferred = false;
-  }
-
-  #requirePaid(): void {
-    const { guard } = this.#connection;
-    guard.enter("read", 0);
-    if (!guard.leave().deferredViolations) return;
-    throw kimberliteError("constraint_violation", "FOREIGN KEY constraint failed", {
-      detail: { constraint: "foreign_key" },
-    });
-  }
 
   #execute(
     request: StatementRequest,
@@ -406,7 +375,7 @@ export class ProjectionWriter {
       const result = this.#step(request, compiled, parseParams(request.params, request.sql));
       const { changes, changed, dropped } = this.#schema.afterChange(change, request.sql);
       // Replay of a DROP TABLE runs its foreign key actions again, and could not know of a debt paid later.
-      if (dropped) this.#checkDeferred();
+      if (dropped) this.#owed.check();
       this.#control.releaseSchema.run();
       if (changed) this.#noteSchemaChange(changes);
       return { ...result, rowsAffected: 0, lastInsertRowid: undefined };
@@ -433,7 +402,7 @@ export class ProjectionWriter {
 
   /** A pragma that sets something of the database file is replayed; per-transaction ones are not. */
   #runPragma(request: StatementRequest, compiled: CompiledStatement): StatementResult {
-    this.#deferring = true;
+    this.#owed.noteDeferring();
     const before = this.#userVersion();
     const result = this.#step(request, compiled, []);
     const after = this.#userVersion();
@@ -493,6 +462,12 @@ export class ProjectionWriter {
       throw fromSqlite(error, undefined);
     }
   }
+}
+
+/** Also what writes, but neither rows nor settings: ANALYZE where there is no table makes tables for its statistics. */
+function changesSchema({ seen, readOnly }: CompiledStatement): boolean {
+  if (seen.schemaChange || seen.analyzeOrReindex) return true;
+  return !readOnly && !seen.rowWrites && !seen.sequenceWrites && !seen.pragmaSet;
 }
 
 function narrow(value: number | bigint): number | bigint {

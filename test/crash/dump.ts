@@ -7,7 +7,8 @@ import { masterKeyFile } from "../../src/index.ts";
 import { KeyStore } from "../../src/keys/key-store.ts";
 import { TenantKeys } from "../../src/keys/tenant-keys.ts";
 import { projectionFolder } from "../../src/pipeline/recovery.ts";
-import { DEFAULT_LIMITS, openConnection, type SqliteDatabase } from "../../src/projection/connection.ts";
+import { DEFAULT_LIMITS, openConnection } from "../../src/projection/connection.ts";
+import type { SqliteDatabase } from "../../src/projection/sqlite.ts";
 import { TenantId } from "../../src/tenant/tenant-id.ts";
 
 /** Of a data directory that no process has open. Tables and rows in order, a line each. */

@@ -1,7 +1,7 @@
 /** The checker finds what is planted: every kind of difference, and nothing between equals. */
 import Database from "better-sqlite3-multiple-ciphers";
 import { expect, test } from "vitest";
-import type { SqliteDatabase } from "../../src/projection/connection.ts";
+import type { SqliteDatabase } from "../../src/projection/sqlite.ts";
 import { differences, imageOf } from "./compare-databases.ts";
 import { TestNode } from "./test-node.ts";
 

@@ -4,7 +4,7 @@
  * Left out on purpose: names of Kimberlite's own, the order of rows in SQLite's own tables, and the segments of a
  * full-text index, which depend on how documents were grouped; what MATCH finds is for the caller to compare.
  */
-import type { SqliteDatabase } from "../../src/projection/connection.ts";
+import type { SqliteDatabase } from "../../src/projection/sqlite.ts";
 import { quoteName } from "../../src/projection/tables.ts";
 
 /** A database as lines of text by section, for comparison and for a readable difference. */
@@ -106,7 +106,7 @@ function ownRows(db: SqliteDatabase, name: string): string[] {
   const exists = db.prepare("SELECT 1 FROM main.sqlite_master WHERE name = ?").get(name) !== undefined;
   return exists
     ? lines(db, `SELECT * FROM main.${name}`)
-        .filter((line) => !/"_kimberlite_|_(data|idx|docsize)" \|/.test(line))
+        .filter((line) => !/_(data|idx|docsize)" \|/.test(line))
         .sort()
     : [];
 }

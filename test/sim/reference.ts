@@ -8,7 +8,7 @@
 import Database from "better-sqlite3-multiple-ciphers";
 import { KimberliteError } from "../../src/errors.ts";
 import type { ExecuteResult } from "../../src/index.ts";
-import type { SqliteDatabase } from "../../src/projection/connection.ts";
+import type { SqliteDatabase } from "../../src/projection/sqlite.ts";
 import { fromSqlite } from "../../src/projection/sqlite-error.ts";
 import type { Call } from "./sql-script.ts";
 

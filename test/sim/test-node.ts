@@ -15,7 +15,8 @@ import {
 import { NodeState } from "../../src/node-state.ts";
 import { projectionFolder, removeProjection, replayInto } from "../../src/pipeline/recovery.ts";
 import type { TenantEngine } from "../../src/pipeline/tenant-engine.ts";
-import { DEFAULT_LIMITS, openConnection, type SqliteDatabase } from "../../src/projection/connection.ts";
+import { DEFAULT_LIMITS, openConnection } from "../../src/projection/connection.ts";
+import type { SqliteDatabase } from "../../src/projection/sqlite.ts";
 import { type DatabaseImage, differences, imageOf } from "./compare-databases.ts";
 
 export type NodeOptions = Partial<Omit<OpenOptions, "dataDir" | "masterKey">>;

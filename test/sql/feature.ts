@@ -47,3 +47,10 @@ export function testFeatures(features: readonly Feature[]): void {
   });
   for (const feature of features) test(feature.name, () => check(node, feature));
 }
+
+/** A table with four rows. */
+export const PEOPLE: readonly string[] = [
+  "CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT NOT NULL, city TEXT, born INTEGER)",
+  `INSERT INTO people (name, city, born) VALUES ('Ada', 'London', 1815), ('Alan', 'London', 1912),
+   ('Grace', 'New York', 1906), ('Edsger', NULL, 1930)`,
+];
