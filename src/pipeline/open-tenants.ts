@@ -9,14 +9,16 @@ interface Slot {
   readonly opening: Promise<TenantEngine>;
   engine: TenantEngine | undefined;
   users: number;
+  /** When it was last used, counted in uses. A number, for keeping slots in order of use costs 2 µs a read. */
+  usedAt: number;
 }
 
 export class OpenTenants {
   readonly #open: (tenant: TenantId) => Promise<TenantEngine>;
   readonly #maxOpen: number;
-  /** In order of last use: the first is the coldest. */
   readonly #slots: Map<TenantId, Slot> = new Map();
   readonly #closing: Map<TenantId, Promise<void>> = new Map();
+  #uses = 0;
 
   constructor(open: (tenant: TenantId) => Promise<TenantEngine>, maxOpen: number) {
     this.#open = open;
@@ -31,7 +33,7 @@ export class OpenTenants {
   peek(tenant: TenantId): TenantEngine | undefined {
     const slot = this.#slots.get(tenant);
     if (slot?.engine === undefined) return undefined;
-    this.#touch(tenant, slot);
+    this.#touch(slot);
     return slot.engine;
   }
 
@@ -41,7 +43,7 @@ export class OpenTenants {
     slot.users += 1;
     try {
       const engine = slot.engine ?? (await slot.opening);
-      this.#touch(tenant, slot);
+      this.#touch(slot);
       return await work(engine);
     } finally {
       slot.users -= 1;
@@ -64,7 +66,8 @@ export class OpenTenants {
 
   #openSlot(tenant: TenantId): Slot {
     const opening = (this.#closing.get(tenant) ?? Promise.resolve()).then(() => this.#open(tenant));
-    const slot: Slot = { opening, engine: undefined, users: 0 };
+    const slot: Slot = { opening, engine: undefined, users: 0, usedAt: 0 };
+    this.#touch(slot);
     this.#slots.set(tenant, slot);
     opening.then(
       (engine) => {
@@ -77,21 +80,29 @@ export class OpenTenants {
     return slot;
   }
 
-  #touch(tenant: TenantId, slot: Slot): void {
-    if (this.#slots.get(tenant) !== slot || this.#slots.size <= this.#maxOpen >> 1) return;
-    this.#slots.delete(tenant);
-    this.#slots.set(tenant, slot);
+  #touch(slot: Slot): void {
+    this.#uses += 1;
+    slot.usedAt = this.#uses;
   }
 
   #evict(): void {
-    let excess = this.#slots.size - this.#maxOpen;
-    for (const [tenant, slot] of this.#slots) {
-      if (excess <= 0) return;
-      if (slot.users > 0 || slot.engine === undefined || slot.engine.busy) continue;
-      excess -= 1;
+    for (let excess = this.#slots.size - this.#maxOpen; excess > 0; excess -= 1) {
+      const coldest = this.#coldest();
+      if (coldest === undefined) return;
       // Failing to close cleanly loses nothing: what was acknowledged is in the log.
-      this.#closeSlot(tenant, slot).catch(() => undefined);
+      this.#closeSlot(...coldest).catch(() => undefined);
     }
+  }
+
+  /** Of the tenants that nobody uses, the one whose last use is longest ago. */
+  #coldest(): [TenantId, Slot] | undefined {
+    let coldest: [TenantId, Slot] | undefined;
+    for (const [tenant, slot] of this.#slots) {
+      if (slot.users > 0 || slot.engine === undefined) continue;
+      if (coldest !== undefined && coldest[1].usedAt <= slot.usedAt) continue;
+      if (!slot.engine.busy) coldest = [tenant, slot];
+    }
+    return coldest;
   }
 
   async #closeSlot(tenant: TenantId, slot: Slot): Promise<void> {

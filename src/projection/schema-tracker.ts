@@ -90,7 +90,12 @@ export class SchemaTracker {
 
   /** After any rollback: SQLite forgets the schema also for a change of an earlier batch in the same transaction. */
   readAgain(): void {
-    if (this.hasVirtualTables) this.#readSchemaAnew();
+    if (!this.hasVirtualTables) return;
+    this.#readSchemaAnew();
+    // Loads full-text tables now: within the compilation of an ALTER TABLE their own statements would be refused.
+    const { db } = this.#connection;
+    for (const item of listTables(db).filter(isVirtual))
+      db.pragma(`main.table_xinfo(${quoteName(item.name)})`);
   }
 
   /**

@@ -265,6 +265,7 @@ export class ProjectionWriter {
     this.#capture.discard();
     this.#changes = [];
     this.#totalBefore = undefined;
+    this.#schema.sequences.discard();
     this.#owed.end();
   }
 

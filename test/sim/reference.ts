@@ -3,7 +3,8 @@
  *
  * A call is a transaction there as it is in Kimberlite: it leaves nothing if any of its statements, or its commit,
  * fails. Every table has triggers that do nothing, for SQLite without any takes short cuts that are wrong at times: a
- * statement that fails may leave a row or a violated foreign key behind, and REPLACE may overlook one.
+ * statement that fails may leave a row or a violated foreign key behind, and REPLACE may overlook one. ALTER TABLE that
+ * fails may leave the altered schema, so schema changes have a savepoint.
  */
 import Database from "better-sqlite3-multiple-ciphers";
 import { KimberliteError } from "../../src/errors.ts";
@@ -47,10 +48,15 @@ export class Reference {
 
   #run(sql: string): string {
     if (!this.db.inTransaction) return CLOSED;
+    const changesSchema = /^(CREATE|ALTER|DROP)/.test(sql);
+    if (changesSchema) this.db.exec("SAVEPOINT schema_change");
     try {
       return this.#execute(sql);
     } catch (error) {
+      if (changesSchema && this.db.inTransaction) this.db.exec("ROLLBACK TO schema_change");
       return describeError(fromSqlite(error, undefined));
+    } finally {
+      if (changesSchema && this.db.inTransaction) this.db.exec("RELEASE schema_change");
     }
   }
 

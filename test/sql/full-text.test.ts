@@ -116,6 +116,16 @@ testFeatures([
     expect: { "SELECT rowid FROM memos('run') ORDER BY rowid": [[1], [3], [4]] },
   },
   {
+    name: "RENAME after a failure",
+    steps: [
+      "CREATE VIRTUAL TABLE notes USING fts5(body)",
+      { sql: "DELETE FROM nowhere", fails: "invalid_sql" },
+      "ALTER TABLE notes RENAME TO memos",
+      "INSERT INTO memos VALUES ('run')",
+    ],
+    expect: { "SELECT rowid FROM memos('run')": [[1]] },
+  },
+  {
     name: "DROP, and another of the same name",
     steps: [
       ...OWN,
