@@ -179,7 +179,7 @@ export class ProjectionWriter {
 
   /** Pages of the projection file, as this transaction would leave it. */
   pageCount(): number {
-    return this.#connection.db.pragma("main.page_count", { simple: true }) as number;
+    return Number(this.#statement("PRAGMA main.page_count").get());
   }
 
   pageSize(): number {
