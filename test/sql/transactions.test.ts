@@ -117,6 +117,21 @@ describe("lists", () => {
     expect(await node.rebuildDifferences(tenant)).toEqual([]);
   });
 
+  test("sequences are those of the transaction, whichever thread ran the one before", async () => {
+    await node.db.execute(tenant, "CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT)");
+    const abandoned = node.db.transaction(tenant, async (transaction) => {
+      await transaction.execute("INSERT INTO a DEFAULT VALUES");
+      throw new Error("mine");
+    });
+    await expect(abandoned).rejects.toThrow("mine");
+    await node.db.execute(tenant, "INSERT INTO a DEFAULT VALUES");
+    await node.db.transaction(tenant, async (transaction) => {
+      await transaction.execute("DELETE FROM sqlite_sequence");
+      await transaction.execute("INSERT INTO t (v) VALUES (1)");
+    });
+    expect(await node.rebuildDifferences(tenant)).toEqual([]);
+  });
+
   test("schema and rows change together, in any order", async () => {
     await node.db.transaction(tenant, [
       "INSERT INTO t (v) VALUES (1)",
