@@ -24,6 +24,7 @@ export class ProjectionReader {
   readonly #limits: StatementLimits;
   readonly #resultLimits: ResultLimits;
   #entered = false;
+  #leaving = false;
   readonly #cache: StatementCache;
 
   constructor(connection: Connection, limits: StatementLimits) {
@@ -59,6 +60,7 @@ export class ProjectionReader {
   }
 
   close(): void {
+    this.#leave();
     this.#cache.clear();
     this.#connection.db.close();
   }
@@ -73,18 +75,28 @@ export class ProjectionReader {
 
   /**
    * A read that succeeded leaves the guard entered, which saves a call: the next one enters it anew with its own
-   * deadline, and an interrupt that comes while nothing runs stops nothing.
+   * deadline, and an interrupt that comes while nothing runs stops nothing. When the turn ends the guard is left.
    */
   #step(request: StatementRequest, fetch: () => (Row | SqlValue[])[]): (Row | SqlValue[])[] {
     const { guard } = this.#connection;
     guard.enter("read", request.timeLimitMs ?? this.#limits.timeLimitMs);
     this.#entered = true;
+    if (!this.#leaving) this.#leaveLater();
     try {
       return fetch();
     } catch (error) {
       this.#entered = false;
       throw fromSqlite(error, guard, guard.leave().deadlineFired);
     }
+  }
+
+  /** Once a turn of the event loop, not once a read: an idle reader must not stay on the watchdog's list. */
+  #leaveLater(): void {
+    this.#leaving = true;
+    setImmediate(() => {
+      this.#leaving = false;
+      this.#leave();
+    });
   }
 
   readonly #leaveFirst = (): void => this.#leave();
