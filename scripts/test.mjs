@@ -18,10 +18,10 @@ const SHOWN_LINES = 400;
 const CODE_FOLDERS = ["src", "test", "bench", "scripts"].filter((folder) => existsSync(join(ROOT, folder)));
 
 const SUITES = [
-  { name: "types", limitMs: 3 * MINUTE_MS, commands: [["tsc", "-p", "."]] },
+  { name: "types", limitMs: 8 * MINUTE_MS, commands: [["tsc", "-p", "."]] },
   {
     name: "lint",
-    limitMs: 3 * MINUTE_MS,
+    limitMs: 8 * MINUTE_MS,
     commands: [
       ["biome", "ci", "--colors=off", "."],
       ["oxlint", "--type-aware", "--deny-warnings", ...CODE_FOLDERS],
@@ -35,14 +35,14 @@ const SUITES = [
   { name: "knip", limitMs: 2 * MINUTE_MS, commands: [["knip", "--no-progress"]] },
   {
     name: "native",
-    limitMs: 3 * MINUTE_MS,
+    limitMs: 10 * MINUTE_MS,
     commands: [
       ["node", "native/build.mjs", "--force"],
       ["node", "native/check.mjs"],
     ],
   },
-  { name: "unit", limitMs: 10 * MINUTE_MS, count: countTests, commands: [] },
-  { name: "package", limitMs: 4 * MINUTE_MS, commands: [["node", "test/package/check.mjs"]] },
+  { name: "unit", limitMs: 30 * MINUTE_MS, count: countTests, commands: [] },
+  { name: "package", limitMs: 8 * MINUTE_MS, commands: [["node", "test/package/check.mjs"]] },
 ];
 
 const results = [];
