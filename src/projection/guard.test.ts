@@ -85,7 +85,7 @@ const ACTIONS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   CREATE_INDEX: {
     "CREATE INDEX i ON patients (ward)": "",
     "CREATE INDEX _kimberlite_i ON patients (ward)": "CREATE_INDEX _kimberlite_i",
-    "CREATE INDEX i ON _kimberlite_meta (secret)": "CREATE_INDEX i",
+    "CREATE INDEX i ON _kimberlite_meta (secret)": "CREATE_INDEX _kimberlite_meta",
   },
   CREATE_TABLE: {
     "CREATE TABLE t (a)": "",
@@ -103,7 +103,8 @@ const ACTIONS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     "CREATE TRIGGER g AFTER INSERT ON patients BEGIN SELECT 1; END": "",
     "CREATE TRIGGER _kimberlite_capture_g AFTER INSERT ON patients BEGIN SELECT 1; END":
       "CREATE_TRIGGER _kimberlite_capture_g",
-    "CREATE TRIGGER g AFTER INSERT ON _kimberlite_meta BEGIN SELECT 1; END": "CREATE_TRIGGER g",
+    "CREATE TRIGGER g AFTER INSERT ON _kimberlite_meta BEGIN SELECT 1; END":
+      "CREATE_TRIGGER _kimberlite_meta",
   },
   CREATE_VIEW: {
     "CREATE VIEW v AS SELECT * FROM patients": "",

@@ -57,6 +57,8 @@ export interface GuardOptions {
 
 /** Speaks to the guard of one connection. Not usable after the connection closes. */
 export interface Guard {
+  /** The mode that was entered last. */
+  readonly mode: GuardMode;
   /**
    * Begins to judge what is compiled. With `deadlineMs` above 0, what runs on the connection that much later is
    * interrupted (`SQLITE_INTERRUPT`, about 2 ms late) until `leave`. Forgets earlier denials.
@@ -139,6 +141,7 @@ export function installGuard(db: SqliteDatabase, options: GuardOptions): Guard {
 }
 
 class ConnectionGuard implements Guard {
+  mode: GuardMode = "read";
   readonly #db: SqliteDatabase;
   readonly #secret: Uint8Array;
   readonly #enter: SqliteStatement;
@@ -157,6 +160,7 @@ class ConnectionGuard implements Guard {
   }
 
   enter(mode: GuardMode, deadlineMs: number): void {
+    this.mode = mode;
     const key = MODES[mode] * 2 ** 40 + deadlineMs;
     const bound = this.#boundEnters.get(key);
     if (bound === undefined) this.#enterFirst(key, MODES[mode], deadlineMs);
@@ -197,13 +201,17 @@ class ConnectionGuard implements Guard {
 }
 
 /** Says what to do instead of what was refused. */
-export function denialHint(denied: Denial): string {
+export function denialHint(denied: Denial, mode: GuardMode = "read"): string {
   const { action, object } = denied;
   if (isReservedName(object)) return "names that begin with _kimberlite_ are reserved";
   if (action === "READ" && /^sqlite_(master|schema)$/i.test(object ?? "")) return SCHEMA_TABLE_HINT;
   if (/_TEMP_/.test(action))
     return "temporary objects are not available; use WITH in the statement, or a table of the schema";
-  return HINTS[action] ?? "only queries are served here; send changes through execute() or transaction()";
+  const hint = HINTS[action];
+  if (hint !== undefined) return hint;
+  if (mode === "write")
+    return "only the tenant's own tables, in its one database, can be made, changed or dropped";
+  return "only queries are served here; send changes through execute() or transaction()";
 }
 
 const SCHEMA_TABLE_HINT =
@@ -227,7 +235,8 @@ function isReservedName(name: string | undefined): boolean {
 
 function parseDenial(text: string): Denial {
   const [action = "", first = "", second = ""] = text.split("|");
-  const object = first === "" ? second : first;
+  // Of an index on a table of ours the table is what is refused, not the index.
+  const object = first === "" || isReservedName(second) ? second : first;
   return object === "" ? { action } : { action, object };
 }
 

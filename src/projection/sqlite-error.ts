@@ -100,11 +100,10 @@ const WRITES =
 
 function denied(guard: Guard | undefined, message: string): Error {
   const denial = guard?.denied();
-  if (denial === undefined) return kimberliteError("unsupported_sql", message);
-  if (WRITES.test(denial.action) && !/^(?:_kimberlite|sqlite)_/i.test(denial.object ?? "")) {
-    return kimberliteError("read_only", denialHint(denial), { detail: { action: denial.action } });
-  }
-  return kimberliteError("unsupported_sql", denialHint(denial), { detail: { action: denial.action } });
+  if (guard === undefined || denial === undefined) return kimberliteError("unsupported_sql", message);
+  const ours = /^(?:_kimberlite|sqlite)_/i.test(denial.object ?? "");
+  const code = guard.mode === "read" && WRITES.test(denial.action) && !ours ? "read_only" : "unsupported_sql";
+  return kimberliteError(code, denialHint(denial, guard.mode), { detail: { action: denial.action } });
 }
 
 /** The binding's own checks: number and kind of parameters, several statements in one text. */

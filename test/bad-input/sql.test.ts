@@ -44,20 +44,24 @@ async function codeOf(work: () => Promise<unknown>): Promise<ErrorCode | "worked
 
 /** Runs SQL by every way in: alone, read, in a list, in a held transaction; each must refuse it. */
 async function expectRefused(sql: string, codes: readonly ErrorCode[]): Promise<void> {
-  const ways: readonly (() => Promise<unknown>)[] = [
+  const writing: readonly (() => Promise<unknown>)[] = [
     () => db.execute(A, sql),
-    () => db.query(A, sql),
-    () => db.query(A, sql, [], { at: 1 }),
     () => db.transaction(A, [sql]),
     () => db.transaction(A, (transaction) => transaction.execute(sql)),
   ];
-  for (const way of ways) expect(codes, sql).toContain(await codeOf(way));
+  const reading: readonly (() => Promise<unknown>)[] = [
+    () => db.query(A, sql),
+    () => db.query(A, sql, [], { at: 1 }),
+  ];
+  for (const way of writing) expect(codes, sql).toContain(await codeOf(way));
+  // Where only reads are served, that it is a write may be what is noticed first.
+  for (const way of reading) expect([...codes, "read_only"], sql).toContain(await codeOf(way));
 }
 
 const ELSEWHERE = (): string => join(scratch.folder, "elsewhere.db");
 const OTHER = (): string => filesBelow(scratch.projection(B))[0] as string;
 
-const REFUSALS: readonly ErrorCode[] = ["unsupported_sql", "invalid_sql", "read_only"];
+const REFUSALS: readonly ErrorCode[] = ["unsupported_sql", "invalid_sql"];
 
 /** Files but those of time travel, which come and go. */
 const lasting = (): string[] => filesBelow(scratch.folder).filter((path) => !path.includes("/at-"));
