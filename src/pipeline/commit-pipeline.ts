@@ -38,10 +38,6 @@ export interface Committed<T> {
   readonly offset: bigint | undefined;
 }
 
-export interface InteractiveOptions {
-  readonly timeLimitMs: number;
-}
-
 export interface PipelineParts extends BatchParts {
   readonly tenant: TenantId;
   readonly keys: TenantKeys;
@@ -110,11 +106,11 @@ export class CommitPipeline {
   #blocksSealed: number;
   #running = false;
   #inBatch = false;
+  /** Of the blocks that are durable and in the projection's transaction, which is not committed yet: where it will be. */
   #unsettled: Omit<ProjectionMeta, "nextStream"> | undefined;
   #unsettledBatches = 0;
   #lastReadMs = Number.NEGATIVE_INFINITY;
   readonly #batchEnds: (() => void)[] = [];
-  #rotating: Promise<void> | undefined;
   #closed: Error | undefined;
   #idle: (() => void)[] = [];
 
@@ -125,10 +121,6 @@ export class CommitPipeline {
 
   get busy(): boolean {
     return this.#running || this.#queue.length > 0;
-  }
-
-  get waiting(): number {
-    return this.#queue.length;
   }
 
   get blocksSealed(): number {
@@ -160,7 +152,7 @@ export class CommitPipeline {
   interact<T>(
     context: CallContext,
     run: (transaction: LaneTransaction) => Promise<T>,
-    options: InteractiveOptions,
+    options: { readonly timeLimitMs: number },
   ): Promise<Committed<T>> {
     return new Promise((resolve, reject) => {
       this.#enqueue({ context, run, ...options, resolve: resolve as Job["resolve"], reject });
@@ -171,7 +163,6 @@ export class CommitPipeline {
   async drain(): Promise<void> {
     while (this.busy) await new Promise<void>((resolve) => this.#idle.push(resolve));
     if (this.#closed === undefined) this.settleNow();
-    await this.#rotating?.catch(() => undefined);
   }
 
   /** Refuses everything from now on, with this error. */
@@ -264,7 +255,7 @@ export class CommitPipeline {
 
   /** Durable batches that went with a transaction that SQLite rolled back come back from the log. */
   async #restoreLost(): Promise<void> {
-    const { unsettled } = this;
+    const unsettled = this.#unsettled;
     this.#unsettled = undefined;
     this.#inBatch = false;
     if (unsettled === undefined) return;
@@ -379,11 +370,6 @@ export class CommitPipeline {
     } catch (error) {
       this.#break(error);
     }
-  }
-
-  /** Blocks that are durable and in the projection's transaction, which is not committed yet. */
-  get unsettled(): Omit<ProjectionMeta, "nextStream"> | undefined {
-    return this.#unsettled;
   }
 
   /**

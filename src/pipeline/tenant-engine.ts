@@ -6,8 +6,6 @@
 import { join } from "node:path";
 import { KimberliteError, kimberliteError } from "../errors.ts";
 import type { Clock } from "../host/clock.ts";
-import type { Disk } from "../host/disk.ts";
-import type { Randomness } from "../host/randomness.ts";
 import type { TenantKeys } from "../keys/tenant-keys.ts";
 import type { Journal } from "../log/journal.ts";
 import { logFolder } from "../log/segment.ts";
@@ -27,7 +25,7 @@ import type { QuotaGate } from "../quota/quota-gate.ts";
 import type { TenantQuota } from "../tenant/tenant-config.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import { CommitPipeline } from "./commit-pipeline.ts";
-import { type RebuildProgress, type Recovered, recover, removeProjections, replayInto } from "./recovery.ts";
+import { type Recovered, type RecoveryParts, recover, removeProjections, replayInto } from "./recovery.ts";
 import type { SettleSweep } from "./settle-sweep.ts";
 import { SlowReads } from "./slow-reads.ts";
 import { TimeTravel } from "./time-travel.ts";
@@ -35,24 +33,16 @@ import { TimeTravel } from "./time-travel.ts";
 const CHECKPOINT_LOOK_COMMITS = 64;
 const CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024;
 
-export interface EngineOptions {
-  readonly tenant: TenantId;
-  readonly root: string;
-  readonly disk: Disk;
+export interface EngineOptions extends RecoveryParts {
   readonly clock: Clock;
-  readonly randomness: Randomness;
   readonly journal: Journal;
-  readonly keys: TenantKeys;
   readonly gate: QuotaGate;
-  readonly limits: StatementLimits;
   readonly dekRotateAfterBlocks: number;
   /** Told before the tenant's first block, once in its life. */
   readonly onFirstWrite: () => Promise<void>;
   readonly onBroken: (error: unknown) => void;
   readonly lanes: Lanes;
   readonly sweep: SettleSweep;
-  readonly segmentMaxBytes?: number | undefined;
-  readonly onProgress?: ((progress: RebuildProgress) => void) | undefined;
 }
 
 export class TenantEngine {

@@ -7,7 +7,7 @@
 import { parentPort } from "node:worker_threads";
 import { assert } from "../errors.ts";
 import { encodeChanges } from "../log/record.ts";
-import { checkpointFile, openConnection } from "./connection.ts";
+import { type Connection, checkpointFile, openConnection } from "./connection.ts";
 import {
   type LaneCall,
   type LaneMessage,
@@ -51,30 +51,18 @@ function forget(): void {
 
 function readerOf(target: LaneTarget): ProjectionReader {
   const served = serve(target);
-  if (served.reader === undefined) {
-    const connection = openConnection({
-      path: target.path,
-      key: keyOf(target),
-      role: "read",
-      limits: target.limits,
-    });
-    served.reader = new ProjectionReader(connection, target.limits);
-  }
+  served.reader ??= new ProjectionReader(connect(target, "read"), target.limits);
   return served.reader;
 }
 
 function writerOf(target: LaneTarget): ProjectionWriter {
   const served = serve(target);
-  if (served.writer === undefined) {
-    const connection = openConnection({
-      path: target.path,
-      key: keyOf(target),
-      role: "write",
-      limits: target.limits,
-    });
-    served.writer = new ProjectionWriter(connection, target.limits);
-  }
+  served.writer ??= new ProjectionWriter(connect(target, "write"), target.limits);
   return served.writer;
+}
+
+function connect(target: LaneTarget, role: "read" | "write"): Connection {
+  return openConnection({ ...target, key: keyOf(target), role });
 }
 
 function keyOf(target: LaneTarget): Buffer {
