@@ -63,6 +63,25 @@ export type ErrorCode =
   | "proof_invalid"
   | "disk_full"
   | "disk_failed"
+  | "master_key_unreachable"
+  | "master_key_timeout"
+  | "master_key_throttled"
+  | "master_key_denied"
+  | "master_key_disabled"
+  | "master_key_pending_deletion"
+  | "master_key_login_failed"
+  | "tenant_erased"
+  | "tenant_erasing"
+  | "retention_not_over"
+  | "legal_hold"
+  | "retention_locked"
+  | "offset_trimmed"
+  | "subject_erased"
+  | "certificate_invalid"
+  | "export_invalid"
+  | "destination_exists"
+  | "storage_failed"
+  | "operation_running"
   | "runtime_unsupported";
 
 /** Every error code, with what the caller does next, its HTTP status and its CLI exit code. */
@@ -127,12 +146,12 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
   directory_not_initialised: row("reject", 404, 5, "The path holds no Kimberlite data directory."),
   already_initialised: row("reject", 409, 3, "The path holds an installation already; it was left as it is."),
   format_too_new: row("reject", 409, 8, "The data was written by a newer version of Kimberlite."),
-  master_key_missing: row("reject", 500, 10, "The master key file does not exist or cannot be read."),
+  master_key_missing: row("reject", 500, 10, "The master key does not exist or cannot be read."),
   master_key_invalid: row(
     "reject",
     500,
     10,
-    "The master key file is not a master key, or others can read it.",
+    "The master key is not one that can be used: a file of another form or that others can read, a key of another kind.",
   ),
   master_key_wrong: row("reject", 500, 10, "This master key does not open this data directory."),
   master_key_exists: row(
@@ -162,6 +181,85 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
   proof_invalid: row("reject", 400, 11, "A Merkle proof does not verify."),
   disk_full: row("retry", 507, 12, "The disk is full; nothing of this write was committed."),
   disk_failed: row("halt", 500, 12, "The disk refused a read, write or sync."),
+  master_key_unreachable: row(
+    "retry",
+    503,
+    8,
+    "The service that holds the master key cannot be reached, is sealed, or failed; open tenants go on.",
+  ),
+  master_key_timeout: row("retry", 503, 8, "The service that holds the master key did not answer in time."),
+  master_key_throttled: row(
+    "retry",
+    503,
+    8,
+    "The service that holds the master key refuses more calls for now.",
+  ),
+  master_key_denied: row(
+    "halt",
+    403,
+    10,
+    "Access to the master key is withdrawn or refused; the tenant is frozen until it is granted again.",
+  ),
+  master_key_disabled: row(
+    "halt",
+    403,
+    10,
+    "The master key is disabled; the tenant is frozen until it is enabled again.",
+  ),
+  master_key_pending_deletion: row(
+    "halt",
+    403,
+    10,
+    "The master key is scheduled for deletion; cancel that to thaw the tenant.",
+  ),
+  master_key_login_failed: row(
+    "reject",
+    500,
+    10,
+    "The token or PIN for the master key is wrong; it is not tried again, so that nothing is locked out.",
+  ),
+  tenant_erased: row("reject", 410, 5, "The tenant was erased; its id is never used again."),
+  tenant_erasing: row("reject", 410, 5, "The tenant's erasure is under way; its keys are destroyed already."),
+  retention_not_over: row(
+    "reject",
+    409,
+    4,
+    "The data is younger than its retention; `detail.untilUs` is when it ends.",
+  ),
+  legal_hold: row("reject", 409, 4, "A legal hold forbids it; `detail.holds` is how many stand."),
+  retention_locked: row("reject", 403, 4, "Retention in compliance mode is not shortened, by anyone."),
+  offset_trimmed: row(
+    "reject",
+    410,
+    5,
+    "The records before `detail.firstOffset` were trimmed; their proofs remain.",
+  ),
+  subject_erased: row(
+    "reject",
+    410,
+    5,
+    "The subject's key was destroyed; its rows cannot be written or read again.",
+  ),
+  certificate_invalid: row(
+    "reject",
+    400,
+    11,
+    "An erasure certificate is malformed, or does not say what its signature covers.",
+  ),
+  export_invalid: row(
+    "reject",
+    400,
+    11,
+    "An export or backup is damaged or incomplete; the message names the first wrong place.",
+  ),
+  destination_exists: row(
+    "reject",
+    409,
+    3,
+    "The destination holds something else already; it was left as it is.",
+  ),
+  storage_failed: row("retry", 503, 12, "The place of backups refused a read or write."),
+  operation_running: row("reject", 409, 3, "The same operation is under way for this tenant already."),
   runtime_unsupported: row(
     "reject",
     500,
