@@ -1,4 +1,15 @@
 /** Kimberlite: a compliance-first, multi-tenant database. */
+export type { GovernanceOptions, HoldRelease, HoldRequest } from "./administration.ts";
+export type { AuditAction, AuditDetail, AuditEntry, AuditEvent, AuditOutcome } from "./audit/audit-event.ts";
+export type { AuditRange } from "./audit/audit-stream.ts";
+export type { RefusedErasure } from "./directory/catalogue.ts";
+export {
+  type ErasureCertificate,
+  type ErasureFacts,
+  type RemovedPart,
+  verifyErasureCertificate,
+} from "./erasure/certificate.ts";
+export type { EraseOptions } from "./erasure.ts";
 export {
   ERROR_CODES,
   type ErrorAction,
@@ -47,5 +58,12 @@ export type { EventValue } from "./stream/event.ts";
 export type { ReadRange, RowChangeItem, StreamEvent, StreamItem } from "./stream/stream-reader.ts";
 export { Duration } from "./tenant/duration.ts";
 export { Region } from "./tenant/region.ts";
-export type { TenantConfig, TenantEntry, TenantQuota, TenantState } from "./tenant/tenant-config.ts";
+export type {
+  LegalHold,
+  RetentionMode,
+  TenantConfig,
+  TenantEntry,
+  TenantQuota,
+  TenantState,
+} from "./tenant/tenant-config.ts";
 export { StreamId, TenantId } from "./tenant/tenant-id.ts";

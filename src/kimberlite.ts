@@ -6,6 +6,22 @@
  *
  * Over 500 lines because the public API is one class, with the contract of each method beside it.
  */
+import {
+  type GovernanceOptions,
+  governanceEvent,
+  type HoldRelease,
+  type HoldRequest,
+  placeHold,
+  releaseHold,
+  setQuota,
+  setRetention,
+  setState,
+} from "./administration.ts";
+import type { AuditEntry } from "./audit/audit-event.ts";
+import { AUDIT_STREAM, type AuditRange, auditPages, parseAuditRange } from "./audit/audit-stream.ts";
+import type { RefusedErasure } from "./directory/catalogue.ts";
+import type { ErasureCertificate } from "./erasure/certificate.ts";
+import { type EraseOptions, Erasures } from "./erasure.ts";
 import { kimberliteError } from "./errors.ts";
 import type { TenantKeyReport } from "./keys/key-report.ts";
 import type { MasterKeyProvider } from "./keys/master-key.ts";
@@ -70,9 +86,9 @@ import {
 } from "./tenant/call-options.ts";
 import type { Duration } from "./tenant/duration.ts";
 import {
-  parseQuota,
-  parseRetention,
+  type LegalHold,
   parseTenantConfig,
+  type RetentionMode,
   type TenantConfig,
   type TenantEntry,
   type TenantQuota,
@@ -84,10 +100,12 @@ const MAX_PAGE = 10_000;
 
 export class Kimberlite implements AsyncDisposable {
   readonly #node: NodeState;
+  readonly #erasures: Erasures;
   #closed: Promise<void> | undefined;
 
   private constructor(node: NodeState) {
     this.#node = node;
+    this.#erasures = new Erasures(node);
   }
 
   /**
@@ -101,14 +119,22 @@ export class Kimberlite implements AsyncDisposable {
    * `runtime_unsupported`.
    */
   static async open(options: OpenOptions): Promise<Kimberlite> {
-    return new Kimberlite(await NodeState.open(options));
+    const db = new Kimberlite(await NodeState.open(options));
+    await db.#erasures.resume();
+    return db;
   }
 
-  /** Creates a tenant: its keys first, then its entry in the catalogue. @throws `tenant_exists`, `invalid_argument` */
-  async createTenant(config: TenantConfig): Promise<TenantEntry> {
+  /**
+   * Creates a tenant: its keys first, then its entry in the catalogue.
+   *
+   * @throws `tenant_exists`, `tenant_erased` for the id of a tenant that was, `invalid_argument`
+   */
+  async createTenant(config: TenantConfig, options?: GovernanceOptions): Promise<TenantEntry> {
     const node = this.#open();
     const parsed = parseTenantConfig(config);
-    return node.directory.create(parsed, () => node.createKeys(parsed.id));
+    const { id, region } = parsed;
+    const about = { action: "tenant.create" as const, options, detail: { region } };
+    return node.directory.create(parsed, () => node.createKeys(id), governanceEvent(id, about));
   }
 
   /** Tenants in order of id; give the last id of a page as `after` for the next. At most 10,000 a page, 1,000 unless given. */
@@ -132,24 +158,80 @@ export class Kimberlite implements AsyncDisposable {
   }
 
   /** Refuses the tenant's reads and writes with `tenant_suspended` until it is resumed. Idempotent. */
-  async suspendTenant(id: TenantId): Promise<TenantEntry> {
-    return this.#open().directory.setState(TenantId(id), "suspended");
+  async suspendTenant(id: TenantId, options?: GovernanceOptions): Promise<TenantEntry> {
+    return setState(this.#open(), TenantId(id), "suspended", options);
   }
 
-  async resumeTenant(id: TenantId): Promise<TenantEntry> {
-    return this.#open().directory.setState(TenantId(id), "active");
+  async resumeTenant(id: TenantId, options?: GovernanceOptions): Promise<TenantEntry> {
+    return setState(this.#open(), TenantId(id), "active", options);
   }
 
   /** Replaces the tenant's quota, at once. A quota below what is used refuses writes, and loses nothing. */
-  async setQuota(id: TenantId, quota: TenantQuota): Promise<TenantEntry> {
-    const node = this.#open();
-    const entry = await node.directory.setQuota(TenantId(id), parseQuota(quota));
-    node.gate(entry.id, entry.quota).change(entry.quota);
-    return entry;
+  async setQuota(id: TenantId, quota: TenantQuota, options?: GovernanceOptions): Promise<TenantEntry> {
+    return setQuota(this.#open(), TenantId(id), quota, options);
   }
 
-  async setRetention(id: TenantId, retention: Duration): Promise<TenantEntry> {
-    return this.#open().directory.setRetention(TenantId(id), parseRetention(retention));
+  /**
+   * How long data is kept at least, from its commit on. A shorter one takes a `reason`, and in compliance mode is refused;
+   * `mode` may be raised to compliance and never lowered.
+   *
+   * @throws `retention_locked`, `invalid_argument`
+   */
+  async setRetention(
+    id: TenantId,
+    retention: Duration,
+    options?: GovernanceOptions & { readonly mode?: RetentionMode },
+  ): Promise<TenantEntry> {
+    return setRetention(this.#open(), TenantId(id), retention, options);
+  }
+
+  /**
+   * Places a legal hold: until it is released, nothing of the tenant is erased or trimmed, whoever asks. Several may
+   * stand at once. Idempotent for the same name and reason.
+   */
+  async placeLegalHold(id: TenantId, hold: HoldRequest): Promise<LegalHold> {
+    return placeHold(this.#open(), TenantId(id), hold);
+  }
+
+  /** Ends a legal hold. Erasures that were refused meanwhile are in the result, to be asked for again. */
+  async releaseLegalHold(id: TenantId, hold: HoldRequest): Promise<HoldRelease> {
+    return releaseHold(this.#open(), TenantId(id), hold);
+  }
+
+  /** Erasures of the tenant that were asked for and refused, oldest first. */
+  async refusedErasures(id: TenantId): Promise<readonly RefusedErasure[]> {
+    const { directory } = this.#open();
+    return directory.refusedErasures(directory.get(TenantId(id)).id);
+  }
+
+  /**
+   * Erases a tenant for ever: its keys are overwritten, and nothing that was encrypted under them can be read again, here
+   * or in any copy. The id is never used again. Interrupted, it is finished at the next start, or when asked again.
+   *
+   * Cost: until nothing can be read, milliseconds, whatever the size; then the removal of its files.
+   * @throws `legal_hold`, `retention_not_over`, `retention_locked`, `tenant_erased`, `operation_running`, `disk_failed`
+   */
+  async eraseTenant(id: TenantId, options: EraseOptions): Promise<ErasureCertificate> {
+    this.#open();
+    return this.#erasures.erase(TenantId(id), options);
+  }
+
+  /** The signed certificate of a tenant that was erased. @throws `tenant_not_found`, `invalid_argument` */
+  async erasureCertificate(id: TenantId): Promise<ErasureCertificate> {
+    this.#open();
+    return this.#erasures.certificate(TenantId(id));
+  }
+
+  /** The tenant's audit stream, in order: what was done to it, by whom and why. */
+  async *audit(id: TenantId, range: AuditRange = {}): AsyncGenerator<AuditEntry, void> {
+    const tenant = this.#open().directory.get(TenantId(id)).id;
+    yield* auditPages((work) => this.#node.tenants.use(tenant, work), parseAuditRange(range));
+  }
+
+  /** The system's audit stream: what was done to the node, and to tenants that cannot tell any more. */
+  async *nodeAudit(range: AuditRange = {}): AsyncGenerator<AuditEntry, void> {
+    const node = this.#open();
+    yield* auditPages(async (work) => work(await node.healthySystem()), parseAuditRange(range));
   }
 
   /**
@@ -283,7 +365,11 @@ export class Kimberlite implements AsyncDisposable {
       (await engine.settledReader()).bookkeeping
         .streams()
         .filter((row) => !row.dropped)
-        .map(({ id: local, kind, name }) => ({ id: StreamId(engine.tenant, local), kind, name })),
+        .map(({ id: local, kind, name }) => ({
+          id: StreamId(engine.tenant, local),
+          kind,
+          name: local === AUDIT_STREAM ? "audit" : name,
+        })),
     );
   }
 
@@ -350,14 +436,17 @@ export class Kimberlite implements AsyncDisposable {
   /**
    * Checks the tenant's whole log: chain, hashes, Merkle tree, and under its keys every seal and record; with
    * `checkpoint` also that it still begins with what that checkpoint committed to. Damage is in the report, with the
-   * first bad offset, also when the log is so damaged that the tenant does not open.
+   * first bad offset, also when the log is so damaged that the tenant does not open. Of an erased tenant whose ciphertext
+   * was kept, everything that needs no key.
    *
    * @throws `checkpoint_mismatch` for a log that is whole but not, or no longer, the checkpoint's; `signature_invalid`,
    * `keys_missing`, `keys_damaged`, `aborted`.
    */
   async verifyTenant(id: TenantId, options: VerifyTenantOptions = {}): Promise<VerifyReport> {
     const node = this.#open();
-    const tenant = node.directory.get(TenantId(id)).id;
+    const { id: tenant, state, hasLog } = node.directory.entry(TenantId(id));
+    const keyless = state === "erased" && hasLog;
+    if (!keyless) node.directory.get(tenant);
     const { checkpoint: note, onProgress, signal } = parseOptions(options);
     const rest = { onProgress: parseCallback(onProgress, "onProgress"), signal: parseSignal(signal) };
     const expected = { origin: `${this.#signerName()}/tenant/${tenant}` };
@@ -365,6 +454,7 @@ export class Kimberlite implements AsyncDisposable {
       note === undefined ? undefined : openCheckpoint(note, parseVerifierKey(this.verifierKey()), expected);
     const place = {
       tenant,
+      keyless,
       root: node.root,
       disk: node.disk,
       open: <T>(work: (engine: TenantEngine) => Promise<T>) => node.tenants.use(tenant, work),

@@ -22,6 +22,7 @@ import { parseStoredKeys } from "./keys/stored-keys.ts";
 import { TenantKeys } from "./keys/tenant-keys.ts";
 import { Journal } from "./log/journal.ts";
 import { listSegments, logFolder } from "./log/segment.ts";
+import type { NoteSigner } from "./log/signed-note.ts";
 import { parseLimits, requireMasterKey, requirePorts, requireSettings } from "./open-options.ts";
 import { OpenTenants } from "./pipeline/open-tenants.ts";
 import { type RebuildProgress, removeProjections } from "./pipeline/recovery.ts";
@@ -30,8 +31,10 @@ import { TenantEngine } from "./pipeline/tenant-engine.ts";
 import type { StatementLimits } from "./projection/connection.ts";
 import { Lanes } from "./projection/lanes.ts";
 import { QuotaGate } from "./quota/quota-gate.ts";
+import { TrustedClock } from "./retention/trusted-clock.ts";
 import { SystemTenant } from "./system-tenant.ts";
-import type { TenantQuota } from "./tenant/tenant-config.ts";
+import type { Duration } from "./tenant/duration.ts";
+import { parseRetention, type TenantQuota } from "./tenant/tenant-config.ts";
 import { SYSTEM_TENANT, type TenantId } from "./tenant/tenant-id.ts";
 
 /** What `Kimberlite.open` takes. */
@@ -53,6 +56,11 @@ export interface OpenOptions {
   /** Bytes after which the commit journal goes on in its other file: 16 MiB unless given, 4 KiB or more. */
   readonly journalFileBytes?: number;
   readonly onProgress?: (progress: RebuildProgress) => void;
+  /**
+   * By how much the machine's clock may move from one run to the next and be believed for retention: 31 days unless
+   * given. A node that was off for longer counts retention from there on, later than it could and never earlier.
+   */
+  readonly maxClockGap?: Duration;
   readonly clock?: Clock;
   readonly disk?: Disk;
   readonly randomness?: Randomness;
@@ -61,13 +69,17 @@ export interface OpenOptions {
 const DEFAULT_MAX_OPEN = 512;
 const DEFAULT_DEK_BLOCKS = 2 ** 28;
 const MIN_FILE_BYTES = 4_096;
+/** A clock that is off by more than this after a restart is recorded. */
+const JUMP_US = 60_000_000n;
+const RECORD_TIME_US = 3_600_000_000n;
+const DEFAULT_CLOCK_GAP_MS = 31 * 86_400_000;
 
 export class NodeState {
   readonly installation: Installation;
   readonly directory: Directory;
   readonly tenants: OpenTenants;
   readonly limits: StatementLimits;
-  readonly clock: Clock;
+  readonly clock: TrustedClock;
   readonly disk: Disk;
   readonly root: string;
   readonly keyStore: KeyStore;
@@ -158,6 +170,7 @@ export class NodeState {
     );
     try {
       const directory = await Directory.load(() => system.healthy(), base.clock);
+      await beginTime(directory, base.clock);
       if (present === undefined) await writeInstallation(disk, root, installation);
       return new NodeState({
         base,
@@ -180,6 +193,23 @@ export class NodeState {
     const { engine } = this.#system;
     assert(engine !== undefined, "a node has its system tenant");
     return engine;
+  }
+
+  /** The system tenant, fit to be written. */
+  healthySystem(): Promise<TenantEngine> {
+    return this.#system.healthy();
+  }
+
+  /** Signs checkpoints and certificates of this installation. */
+  get signer(): NoteSigner {
+    const keyName = `kimberlite/${this.installation.id}`;
+    return { keyName, privateKey: this.system.keys.signingKey() };
+  }
+
+  /** Drops what is kept of a tenant beside its engine. */
+  forget(tenant: TenantId): void {
+    this.#gates.delete(tenant);
+    this.#toRebuild.delete(tenant);
   }
 
   gate(tenant: TenantId, quota: TenantQuota): QuotaGate {
@@ -233,6 +263,7 @@ export class NodeState {
   async close(): Promise<void> {
     const parts = [
       { close: () => this.tenants.closeAll() },
+      { close: () => recordTime(this.directory, this.clock) },
       this.#system,
       this.sweep,
       this.lanes,
@@ -247,7 +278,7 @@ export class NodeState {
   }
 
   async #openTenant(tenant: TenantId): Promise<TenantEngine> {
-    const entry = this.directory.get(tenant);
+    const entry = this.directory.entry(tenant);
     const segments = listSegments(this.disk, logFolder(this.root, tenant));
     if (entry.hasLog && segments.length === 0) {
       throw kimberliteError("log_damaged", "the tenant's log is missing", { detail: { tenant, offset: 0n } });
@@ -284,7 +315,7 @@ interface Base {
   readonly masters: MasterKeyRing;
   readonly root: string;
   readonly limits: StatementLimits;
-  readonly clock: Clock;
+  readonly clock: TrustedClock;
   readonly disk: Disk;
   readonly randomness: Randomness;
 }
@@ -314,7 +345,10 @@ function parseOptions(options: OpenOptions): Base {
     masters: new MasterKeyRing(options.masterKey, options.otherMasterKeys),
     root: options.dataDir,
     limits: parseLimits(options.limits),
-    clock: options.clock ?? systemClock,
+    clock: new TrustedClock(
+      options.clock ?? systemClock,
+      options.maxClockGap === undefined ? DEFAULT_CLOCK_GAP_MS : parseRetention(options.maxClockGap),
+    ),
     disk: options.disk ?? systemDisk,
     randomness: options.randomness ?? systemRandomness(),
   };
@@ -385,6 +419,22 @@ async function openSystem(
     keys.close();
     throw error;
   }
+}
+
+/** Goes on from the time that the last run recorded; a clock that jumped meanwhile is noted. */
+async function beginTime(directory: Directory, clock: TrustedClock): Promise<void> {
+  const aheadUs = clock.begin(directory.recordedTime);
+  const jumped = aheadUs > JUMP_US || aheadUs < -JUMP_US;
+  if (!jumped) return recordTime(directory, clock);
+  const detail = { aheadMs: Number(aheadUs / 1000n) };
+  const event = { action: "clock.gap", outcome: "done", actor: "system", detail } as const;
+  await directory.recordTime(clock.record(), event);
+}
+
+/** Seldom: what a crash loses of it only makes retention longer. */
+async function recordTime(directory: Directory, clock: TrustedClock): Promise<void> {
+  const last = directory.recordedTime?.trustedUs ?? 0n;
+  if (clock.trustedUs() - last >= RECORD_TIME_US) await directory.recordTime(clock.record());
 }
 
 /** Takes every step, also after one that failed. @throws the first failure */

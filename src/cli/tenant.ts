@@ -119,8 +119,8 @@ function reportState(options: GlobalOptions, entry: TenantEntry): void {
 }
 
 function withoutInternals(entry: TenantEntry): TenantEntry {
-  const { id, name, region, retentionMs, quota, state, createdAtUs } = entry;
-  return { id, name, region, retentionMs, quota, state, createdAtUs };
+  const { hasLog: _, ...known } = entry as TenantEntry & { readonly hasLog?: boolean };
+  return known;
 }
 
 function formatRetention(ms: number): string {

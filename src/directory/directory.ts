@@ -1,46 +1,56 @@
 /**
  * The directory: which tenants there are, and what is known of each without opening it.
  *
- * It is a table of the system tenant, written through the same pipeline, log and projection as any tenant's data; the
- * whole of it is held in memory (O(tenants)), so that nothing is routed by a query. Changes are in memory only after
- * they are durable.
+ * It is a set of tables of the system tenant, written through the same pipeline, log and projection as any tenant's
+ * data; the whole of it is held in memory (O(tenants)), so that nothing is routed by a query. Changes are in memory only
+ * after they are durable, and the record of who made a change and why is in the same transaction as the change.
  */
+import type { AuditEvent } from "../audit/audit-event.ts";
+import { noteAudit } from "../audit/audit-stream.ts";
 import { kimberliteError } from "../errors.ts";
 import type { Clock } from "../host/clock.ts";
 import type { TenantEngine } from "../pipeline/tenant-engine.ts";
-import { Region } from "../tenant/region.ts";
-import type { TenantEntry, TenantQuota, TenantState } from "../tenant/tenant-config.ts";
-import { TenantId } from "../tenant/tenant-id.ts";
+import type { WriteSession } from "../projection/writer.ts";
+import type { RecordedTime } from "../retention/trusted-clock.ts";
+import type { LegalHold, TenantEntry } from "../tenant/tenant-config.ts";
+import type { TenantId } from "../tenant/tenant-id.ts";
+import {
+  type DirectoryEntry,
+  deleteHold,
+  deleteRefused,
+  type ErasureRow,
+  insertEntry,
+  insertErasure,
+  insertHold,
+  insertRefused,
+  loadCatalogue,
+  putCertificate,
+  putTime,
+  type RefusedErasure,
+  readErasure,
+  requireNoErasure,
+  requireNoHold,
+  updateEntry,
+} from "./catalogue.ts";
 
-export interface DirectoryEntry extends TenantEntry {
-  /** True once the tenant's log has a record: from then on a missing log is damage, not emptiness. */
-  readonly hasLog: boolean;
-}
+const ACTOR = { actor: "system", unmetered: true };
 
-const SCHEMA = `CREATE TABLE tenants (
-  id INTEGER PRIMARY KEY, name TEXT NOT NULL, region TEXT NOT NULL, retention_ms INTEGER NOT NULL,
-  quota TEXT NOT NULL, state TEXT NOT NULL, created_at_us INTEGER NOT NULL, has_log INTEGER NOT NULL) STRICT`;
-
-const ACTOR = { actor: "system" };
-
-interface CatalogRow {
-  readonly id: number | bigint;
-  readonly name: string;
-  readonly region: string;
-  readonly retention_ms: number;
-  readonly quota: string;
-  readonly state: string;
-  readonly created_at_us: number | bigint;
-  readonly has_log: number;
-}
+/** What may be changed of an entry. */
+export type EntryChange = Partial<
+  Pick<DirectoryEntry, "quota" | "state" | "retentionMs" | "retentionMode" | "hasLog" | "masterKey">
+>;
 
 export class Directory {
   readonly #system: () => Promise<TenantEngine>;
   readonly #clock: Clock;
   readonly #entries: Map<TenantId, DirectoryEntry> = new Map();
+  readonly #refused: Map<TenantId, RefusedErasure[]> = new Map();
   /** Ids whose creation is under way. */
   readonly #creating: Set<TenantId> = new Set();
+  /** Tenants that are refused while their erasure is decided. */
+  readonly #blocked: Set<TenantId> = new Set();
   #sorted: TenantId[] | undefined;
+  #recordedTime: RecordedTime | undefined;
 
   private constructor(system: () => Promise<TenantEngine>, clock: Clock) {
     this.#system = system;
@@ -55,23 +65,37 @@ export class Directory {
    */
   static async load(system: () => Promise<TenantEngine>, clock: Clock): Promise<Directory> {
     const directory = new Directory(system, clock);
-    const engine = await system();
-    const tables = (await engine.settledReader()).query({
-      sql: "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'tenants'",
-    });
-    if (tables.rows.length === 0)
-      await engine.pipeline.submit(ACTOR, (session) => void session.run({ sql: SCHEMA }));
-    const { rows } = (await engine.settledReader()).query({ sql: "SELECT * FROM tenants" });
-    for (const row of rows) directory.#remember(parseRow(row as unknown as CatalogRow));
+    const { entries, refused, recordedTime } = await loadCatalogue(await system());
+    for (const entry of entries) directory.#remember(entry);
+    for (const one of refused) directory.#rememberRefused(one);
+    directory.#recordedTime = recordedTime;
     return directory;
   }
 
+  /** Tenants that are in the catalogue, erased ones included. */
   get size(): number {
     return this.#entries.size;
   }
 
-  /** @throws `tenant_not_found` */
+  /** The time that an earlier run recorded last. */
+  get recordedTime(): RecordedTime | undefined {
+    return this.#recordedTime;
+  }
+
+  /** @throws `tenant_not_found`, `tenant_erasing`, `tenant_erased` */
   get(id: TenantId): DirectoryEntry {
+    const entry = this.entry(id);
+    if (this.#blocked.has(id) || entry.state === "erasing" || entry.state === "erased") {
+      const code = entry.state === "erased" ? "tenant_erased" : "tenant_erasing";
+      throw kimberliteError(code, `tenant ${id} ${entry.state === "erased" ? "was" : "is being"} erased`, {
+        detail: { tenant: id },
+      });
+    }
+    return entry;
+  }
+
+  /** As `get`, of an erased tenant too. @throws `tenant_not_found` */
+  entry(id: TenantId): DirectoryEntry {
     const entry = this.#entries.get(id);
     if (entry === undefined) {
       throw kimberliteError("tenant_not_found", `tenant ${id} does not exist`, { detail: { tenant: id } });
@@ -86,29 +110,47 @@ export class Directory {
     return this.#sorted.slice(start, start + page.limit).map((id) => this.#entries.get(id) as DirectoryEntry);
   }
 
+  /** Refuses the tenant everywhere, in this process, until `unblock`. */
+  block(id: TenantId): void {
+    this.#blocked.add(id);
+  }
+
+  unblock(id: TenantId): void {
+    this.#blocked.delete(id);
+  }
+
+  /** Tenants whose erasure has begun and not ended. */
+  erasing(): TenantId[] {
+    return [...this.#entries.values()].filter((entry) => entry.state === "erasing").map(({ id }) => id);
+  }
+
   /**
    * Adds a tenant. `prepare` makes what must be durable before the tenant exists (its keys).
    *
-   * @throws `tenant_exists`; whatever `prepare` throws
+   * @throws `tenant_exists`, `tenant_erased`; whatever `prepare` throws
    */
   async create(
-    config: Omit<TenantEntry, "state" | "createdAtUs">,
+    config: Omit<TenantEntry, "state" | "createdAtUs" | "legalHolds">,
     prepare: () => Promise<void>,
+    audit: AuditEvent,
   ): Promise<DirectoryEntry> {
     const { id } = config;
+    if (this.#entries.get(id)?.state.startsWith("eras") === true) this.get(id);
     if (this.#entries.has(id) || this.#creating.has(id)) {
       throw kimberliteError("tenant_exists", `tenant ${id} exists already`, { detail: { tenant: id } });
     }
     this.#creating.add(id);
     try {
+      const createdAtUs = this.#clock.wallTimeUs();
       const entry: DirectoryEntry = {
         ...config,
+        legalHolds: [],
         state: "active",
-        createdAtUs: this.#clock.wallTimeUs(),
+        createdAtUs,
         hasLog: false,
       };
       await prepare();
-      await this.#insert(entry);
+      await this.#write((session) => insertEntry(session, entry), audit);
       this.#remember(entry);
       return entry;
     } finally {
@@ -116,73 +158,94 @@ export class Directory {
     }
   }
 
-  async setState(id: TenantId, state: TenantState): Promise<DirectoryEntry> {
-    return this.#change(id, { state });
-  }
-
-  async setQuota(id: TenantId, quota: TenantQuota): Promise<DirectoryEntry> {
-    return this.#change(id, { quota });
-  }
-
-  async setRetention(id: TenantId, retentionMs: number): Promise<DirectoryEntry> {
-    return this.#change(id, { retentionMs });
+  /** Changes fields of a tenant's entry. @throws `tenant_not_found`, `tenant_erased` */
+  async change(id: TenantId, change: EntryChange, audit?: AuditEvent): Promise<DirectoryEntry> {
+    const changed = { ...this.entry(id), ...change };
+    await this.#write((session) => updateEntry(session, changed, Object.keys(change)), audit);
+    return this.#remember({ ...this.entry(id), ...change });
   }
 
   async noteFirstWrite(id: TenantId): Promise<void> {
-    if (!this.get(id).hasLog) await this.#change(id, { hasLog: true });
+    if (!this.entry(id).hasLog) await this.change(id, { hasLog: true });
   }
 
-  async #insert(entry: DirectoryEntry): Promise<void> {
-    const { id, name, region, retentionMs, quota, state, createdAtUs } = entry;
-    const params = [id, name, region, retentionMs, JSON.stringify(quota), state, createdAtUs];
-    const { pipeline } = await this.#system();
-    await pipeline.submit(ACTOR, (session) => {
-      session.run({ sql: "INSERT INTO tenants VALUES (?, ?, ?, ?, ?, ?, ?, 0)", params });
-    });
-  }
-
-  async #change(id: TenantId, change: Partial<DirectoryEntry>): Promise<DirectoryEntry> {
+  async placeHold(id: TenantId, hold: LegalHold, audit: AuditEvent): Promise<DirectoryEntry> {
     this.get(id);
-    const columns = {
-      quota: "quota",
-      state: "state",
-      retentionMs: "retention_ms",
-      hasLog: "has_log",
-    } as const;
+    await this.#write((session) => {
+      requireNoErasure(session, id);
+      insertHold(session, id, hold);
+    }, audit);
+    const entry = this.entry(id);
+    return this.#remember({ ...entry, legalHolds: [...entry.legalHolds, hold] });
+  }
+
+  async releaseHold(id: TenantId, name: string, audit: AuditEvent): Promise<DirectoryEntry> {
+    await this.#write((session) => deleteHold(session, id, name), audit);
+    const entry = this.entry(id);
+    return this.#remember({ ...entry, legalHolds: entry.legalHolds.filter((hold) => hold.name !== name) });
+  }
+
+  async noteRefused(refused: RefusedErasure, audit: AuditEvent): Promise<void> {
+    await this.#write((session) => insertRefused(session, refused), audit);
+    this.#rememberRefused(refused);
+  }
+
+  /** Erasures of a tenant that were asked for and refused. */
+  refusedErasures(id: TenantId): readonly RefusedErasure[] {
+    return this.#refused.get(id) ?? [];
+  }
+
+  /** From here on there is no way back: the tenant is refused everywhere, and a restart goes on with the erasure. */
+  async beginErasure(row: ErasureRow, audit: AuditEvent): Promise<void> {
+    const entry = { ...this.entry(row.tenant), state: "erasing" as const };
+    await this.#write((session) => {
+      requireNoHold(session, row.tenant);
+      insertErasure(session, row);
+      deleteRefused(session, row.tenant);
+      updateEntry(session, entry, ["state"]);
+    }, audit);
+    this.#refused.delete(row.tenant);
+    this.#remember({ ...this.entry(row.tenant), state: "erasing" });
+  }
+
+  async finishErasure(
+    id: TenantId,
+    end: { readonly certificate: string; readonly hasLog: boolean },
+    audit: AuditEvent,
+  ): Promise<void> {
+    const entry = { ...this.entry(id), state: "erased" as const, hasLog: end.hasLog };
+    await this.#write((session) => {
+      putCertificate(session, id, end.certificate);
+      updateEntry(session, entry, ["state", "hasLog"]);
+    }, audit);
+    this.#remember(entry);
+  }
+
+  async erasure(id: TenantId): Promise<ErasureRow | undefined> {
+    return readErasure(await this.#system(), id);
+  }
+
+  async recordTime(time: RecordedTime, audit?: AuditEvent): Promise<void> {
+    await this.#write((session) => putTime(session, time), audit);
+    this.#recordedTime = time;
+  }
+
+  async #write(work: (session: WriteSession) => void, audit: AuditEvent | undefined): Promise<void> {
     const { pipeline } = await this.#system();
     await pipeline.submit(ACTOR, (session) => {
-      for (const [field, column] of Object.entries(columns)) {
-        const value = change[field as keyof typeof columns];
-        if (value === undefined) continue;
-        const stored = typeof value === "object" ? JSON.stringify(value) : value;
-        session.run({ sql: `UPDATE tenants SET ${column} = ? WHERE id = ?`, params: [stored, id] });
-      }
+      work(session);
+      if (audit !== undefined) noteAudit(session, audit);
     });
-    const entry = { ...this.get(id), ...change };
-    this.#remember(entry);
+  }
+
+  #remember(entry: DirectoryEntry): DirectoryEntry {
+    if (!this.#entries.has(entry.id)) this.#sorted = undefined;
+    this.#entries.set(entry.id, Object.freeze(entry));
     return entry;
   }
 
-  #remember(entry: DirectoryEntry): void {
-    if (!this.#entries.has(entry.id)) this.#sorted = undefined;
-    this.#entries.set(entry.id, Object.freeze(entry));
-  }
-}
-
-function parseRow(row: CatalogRow): DirectoryEntry {
-  try {
-    return {
-      id: TenantId(row.id),
-      name: row.name,
-      region: Region.of(row.region),
-      retentionMs: row.retention_ms,
-      quota: Object.freeze(JSON.parse(row.quota) as TenantQuota),
-      state: row.state as TenantState,
-      createdAtUs: BigInt(row.created_at_us),
-      hasLog: row.has_log === 1,
-    };
-  } catch (cause) {
-    throw kimberliteError("catalog_damaged", "the catalogue holds a row that is no tenant", { cause });
+  #rememberRefused(refused: RefusedErasure): void {
+    this.#refused.set(refused.tenant, [...this.refusedErasures(refused.tenant), refused]);
   }
 }
 

@@ -9,6 +9,10 @@ export type Failpoint =
   | "replace-before-rename"
   | "replace-after-rename"
   | "replace-after-overwrite"
+  | "erase-after-begin"
+  | "erase-after-keys"
+  | "erase-after-journal"
+  | "erase-after-files"
   | "commit-before-answer"
   | "catch-up-before-commit"
   | "catch-up-after-commit";

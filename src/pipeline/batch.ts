@@ -17,6 +17,8 @@ export interface CallContext {
   readonly actor: string;
   readonly correlationId?: string | undefined;
   readonly idempotencyKey?: string | undefined;
+  /** True for records of the system's own, such as audit: no storage quota refuses them. */
+  readonly unmetered?: boolean;
 }
 
 export interface BatchParts {
@@ -68,17 +70,19 @@ export class Batch<Job> {
         noteEvents(writer.bookkeeping, { offset, idempotencyKey: context.idempotencyKey }, change);
       }
     }
-    this.take(encodeRecord({ offset, timeUs: this.timeUs, ...context, changes }));
+    const record = encodeRecord({ offset, timeUs: this.timeUs, ...context, changes });
+    this.take(record, { metered: context.unmetered !== true });
     return offset;
   }
 
   /**
    * Adds a record.
    *
-   * @param pages of the projection as the caller leaves it; asked of the writer unless given
+   * `pages` of the projection as the caller leaves it are asked of the writer unless given.
+   *
    * @throws `transaction_too_large`, `quota_exceeded`
    */
-  take(record: Buffer, pages?: number): void {
+  take(record: Buffer, given: { readonly pages?: number; readonly metered?: boolean } = {}): void {
     const { limits } = this.#parts;
     if (record.length > limits.maxTransactionBytes + RECORD_HEADROOM_BYTES) {
       throw kimberliteError(
@@ -89,7 +93,7 @@ export class Batch<Job> {
         },
       );
     }
-    this.#checkStorage(record.length, pages);
+    if (given.metered !== false) this.#checkStorage(record.length, given.pages);
     this.records.push(record);
     this.recordBytes += record.length;
   }

@@ -6,9 +6,9 @@
  * back (RAISE(ROLLBACK), an interrupt, a full disk), the outcome says so and the innocent are run again. Schema and
  * capture triggers always agree when a caller begins.
  */
-import { kimberliteError } from "../errors.ts";
+import { assert, kimberliteError } from "../errors.ts";
 import type { Change } from "../log/record.ts";
-import { Bookkeeping, type StreamKind } from "./bookkeeping.ts";
+import { Bookkeeping, FIRST_USER_STREAM, type StreamKind } from "./bookkeeping.ts";
 import { Capture } from "./capture.ts";
 import type { Connection, StatementLimits } from "./connection.ts";
 import { OwedKeys } from "./owed-keys.ts";
@@ -39,6 +39,8 @@ export interface StatementRequest {
 export interface WriteSession {
   run(request: StatementRequest): StatementResult;
   createStream(name: string): number;
+  /** Makes the stream of that reserved id where there is none yet. */
+  ensureStream(id: number, name: string): void;
   /** @returns offset in the stream of the first event */
   appendEvents(stream: number, events: readonly Uint8Array[]): bigint;
   readonly bookkeeping: Bookkeeping;
@@ -244,6 +246,7 @@ export class ProjectionWriter {
     return {
       run: (request) => this.#run(request),
       createStream: (name) => this.#createStream(name),
+      ensureStream: (id, name) => this.#ensureStream(id, name),
       appendEvents: (stream, events) => this.#appendEvents(stream, events),
       bookkeeping: this.bookkeeping,
     };
@@ -423,6 +426,13 @@ export class ProjectionWriter {
     this.bookkeeping.putStream(stream, "events" satisfies StreamKind, name);
     this.#changes.push({ kind: "create-stream", stream, name });
     return stream;
+  }
+
+  #ensureStream(id: number, name: string): void {
+    assert(id < FIRST_USER_STREAM, "only the system's streams have ids of their own choice");
+    if (this.bookkeeping.stream(id) !== undefined) return;
+    this.bookkeeping.putStream(id, "events", name);
+    this.#changes.push({ kind: "create-stream", stream: id, name });
   }
 
   #appendEvents(stream: number, events: readonly Uint8Array[]): bigint {

@@ -2,7 +2,7 @@
 import { kimberliteError } from "../errors.ts";
 import type { CallContext } from "../pipeline/batch.ts";
 import type { TenantEngine } from "../pipeline/tenant-engine.ts";
-import type { IdempotencyRow, StreamRow } from "../projection/bookkeeping.ts";
+import { FIRST_USER_STREAM, type IdempotencyRow, type StreamRow } from "../projection/bookkeeping.ts";
 import { appendFingerprint } from "../projection/replay.ts";
 import type { WriteSession } from "../projection/writer.ts";
 import { isStreamId, type StreamId } from "../tenant/tenant-id.ts";
@@ -81,6 +81,11 @@ function appendNow(
   request: { engine: TenantEngine; stream: number; encoded: readonly Buffer[]; expected: bigint | undefined },
 ): bigint {
   const { engine, stream, encoded, expected } = request;
+  if (stream < FIRST_USER_STREAM) {
+    throw kimberliteError("not_authorized", "that stream is written by the system alone", {
+      detail: { tenant: engine.tenant, stream },
+    });
+  }
   const row = session.bookkeeping.stream(stream);
   if (row === undefined || row.dropped) {
     throw kimberliteError("stream_not_found", "there is no such stream", {

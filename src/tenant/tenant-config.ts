@@ -26,10 +26,31 @@ export interface TenantConfig {
   readonly region?: Region;
   /** How long the tenant's data must be kept before it may be erased or trimmed. */
   readonly retention?: Duration;
+  /** "governance" unless given: whoever gives a reason may override it. In "compliance" nobody may shorten it. */
+  readonly retentionMode?: RetentionMode;
   readonly quota?: TenantQuota;
+  /**
+   * URI of the tenant's own master key (see `openMasterKey`), which wraps its KEK in the node's place: whoever withdraws
+   * access to it freezes the tenant.
+   */
+  readonly masterKey?: string;
 }
 
-export type TenantState = "active" | "suspended";
+/** As in S3 Object Lock. */
+export type RetentionMode = "governance" | "compliance";
+
+/** `erasing` and `erased` are for ever. */
+export type TenantState = "active" | "suspended" | "erasing" | "erased";
+
+/** Forbids erasing and trimming for as long as it stands; it has no end of its own. */
+export interface LegalHold {
+  /** 1 to 255 characters, unique among the tenant's holds: a case number, for one. */
+  readonly name: string;
+  readonly reason: string;
+  readonly actor: string;
+  /** Microseconds since 1970-01-01T00:00:00Z. */
+  readonly placedAtUs: bigint;
+}
 
 /** One row of the catalogue: what is known of a tenant without opening it. */
 export interface TenantEntry {
@@ -37,7 +58,11 @@ export interface TenantEntry {
   readonly name: string;
   readonly region: Region;
   readonly retentionMs: number;
+  readonly retentionMode: RetentionMode;
+  readonly legalHolds: readonly LegalHold[];
   readonly quota: TenantQuota;
+  /** The tenant's own master key; absent if the node's wraps its KEK. */
+  readonly masterKey?: string;
   readonly state: TenantState;
   /** Microseconds since 1970-01-01T00:00:00Z. */
   readonly createdAtUs: bigint;
@@ -50,14 +75,16 @@ const QUOTA_FIELDS = [
   "burstOps",
   "maxConcurrentOps",
 ] as const;
-const CONFIG_FIELDS = new Set(["id", "name", "region", "retention", "quota"]);
+const CONFIG_FIELDS = new Set(["id", "name", "region", "retention", "retentionMode", "quota", "masterKey"]);
 
 /**
  * Parses a tenant's configuration.
  *
  * @throws `invalid_argument` naming the field that is wrong or unknown.
  */
-export function parseTenantConfig(config: TenantConfig): Omit<TenantEntry, "state" | "createdAtUs"> {
+export function parseTenantConfig(
+  config: TenantConfig,
+): Omit<TenantEntry, "state" | "createdAtUs" | "legalHolds"> {
   requireObject(config, "the tenant's configuration");
   for (const field of Object.keys(config)) {
     if (!CONFIG_FIELDS.has(field))
@@ -68,8 +95,30 @@ export function parseTenantConfig(config: TenantConfig): Omit<TenantEntry, "stat
     name: parseTenantName(config.name),
     region: config.region === undefined ? Region.UsEast : Region.of(config.region),
     retentionMs: parseRetention(config.retention),
+    retentionMode: parseRetentionMode(config.retentionMode ?? "governance"),
     quota: parseQuota(config.quota ?? {}),
+    ...(config.masterKey === undefined ? {} : { masterKey: parseMasterKeyUri(config.masterKey) }),
   };
+}
+
+/** @throws `invalid_argument` */
+export function parseRetentionMode(mode: unknown): RetentionMode {
+  if (mode === "governance" || mode === "compliance") return mode;
+  throw invalid('retentionMode is "governance" or "compliance"');
+}
+
+/** What looks like a URI without a secret; which provider it names is for `openMasterKey`. @throws `invalid_argument` */
+export function parseMasterKeyUri(uri: unknown): string {
+  if (typeof uri !== "string" || uri.length > 2_048 || !/^[a-z][a-z0-9+.-]*:[\x21-\x7e]+$/.test(uri)) {
+    throw invalid("masterKey is the URI of a master key");
+  }
+  if (/pin-value=/i.test(uri)) throw invalid("a master key's URI in the catalogue holds no PIN");
+  return uri;
+}
+
+/** @throws `invalid_argument` unless it is 1 to 255 characters without control characters */
+export function parseHoldName(name: unknown): string {
+  return parseLabel(name, "a legal hold's name");
 }
 
 /** @throws `invalid_argument` for an unknown field or a limit that is not a positive safe integer. */
@@ -89,11 +138,15 @@ export function parseQuota(quota: TenantQuota): TenantQuota {
 }
 
 function parseTenantName(name: unknown): string {
+  return parseLabel(name, "a tenant's name");
+}
+
+function parseLabel(name: unknown, what: string): string {
   if (typeof name !== "string" || name.length < 1 || name.length > 255 || !name.isWellFormed()) {
-    throw invalid("a tenant's name is 1 to 255 characters");
+    throw invalid(`${what} is 1 to 255 characters`);
   }
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused here
-  if (/[\u0000-\u001f\u007f]/.test(name)) throw invalid("a tenant's name has no control characters");
+  if (/[\u0000-\u001f\u007f]/.test(name)) throw invalid(`${what} has no control characters`);
   return name;
 }
 

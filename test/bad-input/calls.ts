@@ -34,6 +34,16 @@ export const CALLS: readonly Call[] = [
   call("resumeTenant", ({ tenant }) => [tenant]),
   call("setQuota", ({ tenant }) => [tenant, { maxConcurrentOps: 1_000 }]),
   call("setRetention", ({ tenant }) => [tenant, { ms: 5 }]),
+  call("placeLegalHold", ({ tenant, fresh }) => [
+    tenant,
+    { name: `case ${fresh}`, reason: "a court asks", actor: "me" },
+  ]),
+  call("releaseLegalHold", ({ tenant }) => [tenant, { name: "no such case", reason: "over" }]),
+  call("refusedErasures", ({ tenant }) => [tenant]),
+  call("eraseTenant", ({ tenant }) => [tenant, { reason: "refused, for a hold stands", actor: "me" }]),
+  call("erasureCertificate", ({ tenant }) => [tenant]),
+  call("audit", ({ tenant }) => [tenant, { from: 0, limit: 3 }]),
+  call("nodeAudit", () => [{ from: 0, limit: 3 }], undefined),
   call("execute", ({ tenant, fresh }) => [
     tenant,
     "INSERT INTO t VALUES (?, ?)",

@@ -184,6 +184,7 @@ describe("the script", () => {
       "stats",
       "close",
       "rotateMasterKey",
+      "nodeAudit",
     ]);
     expect(methodsOf(Kimberlite).filter((method) => !nodes.has(method) && !called.has(method))).toEqual([]);
     expect(CALLS.length).toBeGreaterThan(20);

@@ -126,7 +126,14 @@ export async function secondHalf(db: Kimberlite, id: TenantId): Promise<Line[]> 
   await call("rotateKek", id);
   await call("insert", id, TABLE, [{ name: "after" }, { name: "after too" }]);
   await call("setQuota", id, { maxConcurrentOps: 50, maxLogBytes: 1_000_000 });
-  await call("setRetention", id, { ms: 1_000 });
+  await call("setRetention", id, { ms: 86_400_000 });
+  await call("placeLegalHold", id, { name: "case 7", reason: "a court asks" });
+  await call("eraseTenant", id, { reason: "they left" });
+  await call("refusedErasures", id);
+  await call("releaseLegalHold", id, { name: "case 7", reason: "the case is closed" });
+  await call("eraseTenant", id, { reason: "too early" });
+  await call("erasureCertificate", id);
+  await call("audit", id, { limit: 20 });
   await call("suspendTenant", id);
   await call("query", id, "SELECT 1");
   await call("resumeTenant", id);

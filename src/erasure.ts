@@ -1,0 +1,321 @@
+/**
+ * Erasure of a tenant by crypto-shredding, as a plan of idempotent steps that is on the disk before the first is taken.
+ *
+ * Order: holds and retention are checked → who and why is recorded in both audit streams → the catalogue says `erasing`,
+ * which is the point of no return → wrapped keys are overwritten → the tenant is closed and its keys in memory zeroed →
+ * the journal is emptied → projection and segments go → memory that was freed is overwritten → the signed certificate
+ * and the tombstone are in the catalogue. From `erasing` on the tenant is refused everywhere, and its id is for ever.
+ *
+ * Kept: nothing is destroyed before the catalogue says so durably; a hold that was acknowledged before that stops it; a
+ * tenant never comes half back. Survives: a kill or a failing disk at any step (the next start, or asking again, goes on).
+ */
+import { join } from "node:path";
+import { auditTenant, governanceEvent } from "./administration.ts";
+import { parseReason } from "./audit/audit-event.ts";
+import type { RefusedErasure } from "./directory/catalogue.ts";
+import {
+  type ErasureCertificate,
+  type ErasureFacts,
+  OUTSIDE_REACH,
+  type RemovedPart,
+  readCertificate,
+  signCertificate,
+} from "./erasure/certificate.ts";
+import { KimberliteError, kimberliteError } from "./errors.ts";
+import { failpoint } from "./host/failpoint.ts";
+import { releaseFreedMemory } from "./host/memory.ts";
+import { signCheckpoint } from "./log/checkpoint.ts";
+import { listSegments, logFolder } from "./log/segment.ts";
+import { type VerifyReport, verifyLog } from "./log/verify.ts";
+import type { NodeState } from "./node-state.ts";
+import { type OperationOptions, parseContext } from "./operations.ts";
+import { projectionFolder } from "./pipeline/recovery.ts";
+import { youngestDataUs } from "./pipeline/youngest-data.ts";
+import { requireDisposable, retainedUntilUs } from "./retention/retention.ts";
+import { parseOptions } from "./tenant/call-options.ts";
+import type { TenantId } from "./tenant/tenant-id.ts";
+
+export interface EraseOptions extends OperationOptions {
+  /** Why, 1 to 1,000 characters: it is in the certificate. */
+  readonly reason: string;
+  /** True to erase data that is younger than its retention; governance mode alone allows it. */
+  readonly overrideRetention?: boolean;
+  /** True to keep the sealed blocks: nobody can read them, and the log's chain and tree still verify. */
+  readonly keepCiphertext?: boolean;
+}
+
+interface EraseRequest extends Omit<EraseOptions, "overrideRetention" | "keepCiphertext" | "actor"> {
+  readonly actor: string;
+  readonly overrideRetention: boolean;
+  readonly keepCiphertext: boolean;
+}
+
+/** Of the certificate what has to be known before the keys are gone. */
+type GatheredFacts = Pick<ErasureFacts, "keysDestroyed" | "log" | "ciphertextKept"> & {
+  readonly segments: number;
+  readonly projections: number;
+  readonly retentionOverriddenUntil?: string;
+};
+
+export class Erasures {
+  readonly #node: NodeState;
+  readonly #running: Map<TenantId, Promise<ErasureCertificate>> = new Map();
+
+  constructor(node: NodeState) {
+    this.#node = node;
+  }
+
+  /** @throws as `Kimberlite.eraseTenant` */
+  async erase(id: TenantId, options: EraseOptions): Promise<ErasureCertificate> {
+    const request = parseRequest(options);
+    const { state } = this.#node.directory.entry(id);
+    if (state === "erased") this.#node.directory.get(id);
+    return this.#once(id, async () => {
+      if (state !== "erasing") await this.#begin(id, request);
+      return this.#finish(id);
+    });
+  }
+
+  /** Finishes what a crash interrupted. One that still cannot be finished stays refused, and is tried again. */
+  async resume(): Promise<void> {
+    for (const id of this.#node.directory.erasing()) {
+      await this.#once(id, () => this.#finish(id)).catch((error: unknown) => {
+        if (!(error instanceof KimberliteError)) throw error;
+      });
+    }
+  }
+
+  /** @throws `tenant_not_found`; `invalid_argument` for a tenant that was not erased */
+  async certificate(id: TenantId): Promise<ErasureCertificate> {
+    this.#node.directory.entry(id);
+    const note = (await this.#node.directory.erasure(id))?.certificate;
+    if (note !== undefined) return readCertificate(note);
+    throw kimberliteError("invalid_argument", "the tenant was not erased");
+  }
+
+  #once(id: TenantId, work: () => Promise<ErasureCertificate>): Promise<ErasureCertificate> {
+    if (this.#running.has(id)) {
+      throw kimberliteError("operation_running", "the tenant's erasure is under way", {
+        detail: { tenant: id },
+      });
+    }
+    const running = work().finally(() => this.#running.delete(id));
+    this.#running.set(id, running);
+    return running;
+  }
+
+  /** Up to the point of no return. Throwing leaves the tenant as it was. */
+  async #begin(id: TenantId, request: EraseRequest): Promise<void> {
+    const { directory, tenants, clock } = this.#node;
+    await this.#requireAllowed(id, request);
+    directory.block(id);
+    try {
+      await tenants.close(id).catch(ignoreRefusal);
+      // Again, now that nothing can be written any more.
+      const overriddenUntilUs = await this.#requireAllowed(id, request);
+      const about = { action: "tenant.erase" as const, options: request };
+      const event = await auditTenant(this.#node, id, { ...governanceEvent(id, about), outcome: "began" });
+      const facts = await this.#gather(id, request, overriddenUntilUs);
+      const { actor, reason } = request;
+      const beganAtUs = clock.wallTimeUs();
+      const row = {
+        tenant: id,
+        beganAtUs,
+        actor,
+        reason,
+        facts: JSON.stringify(facts),
+        certificate: undefined,
+      };
+      await directory.beginErasure(row, event);
+    } finally {
+      directory.unblock(id);
+    }
+    failpoint("erase-after-begin");
+  }
+
+  /** @returns when the retention ends that was overridden; undefined if it is over. */
+  async #requireAllowed(id: TenantId, request: EraseRequest): Promise<bigint | undefined> {
+    const { directory, clock } = this.#node;
+    const { retentionMs, retentionMode, legalHolds: holds } = directory.entry(id);
+    const youngestUs = retentionMs === 0 ? undefined : await this.#youngest(id);
+    const facts = { tenant: id, retentionMs, retentionMode, holds, youngestUs, nowUs: clock.trustedUs() };
+    try {
+      requireDisposable(facts, request.overrideRetention);
+    } catch (error) {
+      await this.#noteRefused(id, request, error);
+      throw error;
+    }
+    const untilUs = retainedUntilUs(facts);
+    return facts.nowUs < untilUs ? untilUs : undefined;
+  }
+
+  async #noteRefused(id: TenantId, request: EraseRequest, error: unknown): Promise<void> {
+    if (!(error instanceof KimberliteError)) return;
+    const { code } = error;
+    const about = { action: "tenant.erase" as const, options: request };
+    const event = await auditTenant(this.#node, id, {
+      ...governanceEvent(id, about),
+      outcome: "refused",
+      code,
+    });
+    const { actor, reason } = request;
+    const refused: RefusedErasure = {
+      tenant: id,
+      refusedAtUs: this.#node.clock.wallTimeUs(),
+      actor,
+      reason,
+      code,
+    };
+    await this.#node.directory.noteRefused(refused, event);
+  }
+
+  /** Without keys, or where the log is damaged, the last block's time stands for it: never too early. */
+  async #youngest(id: TenantId): Promise<bigint | undefined> {
+    try {
+      return await this.#node.tenants.use(id, (engine) => youngestDataUs(engine, this.#node));
+    } catch (error) {
+      ignoreRefusal(error);
+      const report = await this.#readKeyless(id);
+      return report.size === 0n && report.ok ? undefined : this.#node.clock.trustedUs();
+    }
+  }
+
+  async #gather(
+    id: TenantId,
+    request: EraseRequest,
+    overriddenUntilUs: bigint | undefined,
+  ): Promise<GatheredFacts> {
+    const { disk, root } = this.#node;
+    const stored = this.#node.keyStore.read(id);
+    return {
+      keysDestroyed: {
+        kek: stored?.kek.version ?? 0,
+        deks: stored?.deks.map(({ version }) => version) ?? [],
+        masterKeyId: stored?.kek.masterKeyId ?? "",
+      },
+      log: await this.#logFacts(id),
+      ciphertextKept: request.keepCiphertext,
+      segments: listSegments(disk, logFolder(root, id)).length,
+      projections: disk.list(projectionFolder(root, id)).filter((name) => name.endsWith(".db")).length,
+      ...(overriddenUntilUs === undefined ? {} : { retentionOverriddenUntil: isoTime(overriddenUntilUs) }),
+    };
+  }
+
+  async #logFacts(id: TenantId): Promise<ErasureFacts["log"]> {
+    let head: { readonly size: bigint; readonly root: Buffer };
+    try {
+      head = await this.#node.tenants.use(id, ({ log }) => {
+        const frontier = log.frontier();
+        return { size: frontier.size, root: frontier.root() };
+      });
+    } catch (error) {
+      ignoreRefusal(error);
+      const report = await this.#readKeyless(id);
+      if (!report.ok) return null;
+      head = report;
+    }
+    const { signer } = this.#node;
+    const checkpoint = signCheckpoint({ origin: `${signer.keyName}/tenant/${id}`, ...head }, signer);
+    return { size: head.size.toString(), root: head.root.toString("base64"), checkpoint };
+  }
+
+  #readKeyless(id: TenantId): Promise<VerifyReport> {
+    const { disk, root } = this.#node;
+    return verifyLog({ disk, tenant: id, folder: logFolder(root, id) });
+  }
+
+  /** All steps after the point of no return; each may have been taken already. */
+  async #finish(id: TenantId): Promise<ErasureCertificate> {
+    const { directory, keyStore, tenants, journal, clock } = this.#node;
+    const row = await directory.erasure(id);
+    if (row === undefined)
+      throw kimberliteError("catalog_damaged", "the erasure has no row in the catalogue");
+    await keyStore.destroy(id);
+    failpoint("erase-after-keys");
+    await tenants.close(id).catch(ignoreRefusal);
+    this.#node.forget(id);
+    await journal.recycle();
+    failpoint("erase-after-journal");
+    const facts = JSON.parse(row.facts) as GatheredFacts;
+    this.#removeFiles(id, facts.ciphertextKept);
+    failpoint("erase-after-files");
+    const scrubbed = await releaseFreedMemory();
+    const { segments, projections, ...known } = facts;
+    const certificate = signCertificate(
+      {
+        tenant: id.toString(),
+        installation: this.#node.installation.id,
+        actor: row.actor,
+        reason: row.reason,
+        beganAt: isoTime(row.beganAtUs),
+        endedAt: isoTime(clock.wallTimeUs()),
+        ...known,
+        removed: removedParts(id, { segments, projections, kept: known.ciphertextKept, scrubbed }),
+        outsideReach: OUTSIDE_REACH,
+      },
+      this.#node.signer,
+    );
+    const about = { action: "tenant.erase" as const, options: { actor: row.actor, reason: row.reason } };
+    const hasLog = known.ciphertextKept && segments > 0;
+    await directory.finishErasure(id, { certificate: certificate.note, hasLog }, governanceEvent(id, about));
+    return certificate;
+  }
+
+  #removeFiles(id: TenantId, keepCiphertext: boolean): void {
+    const { disk, root } = this.#node;
+    const tenants = join(root, "tenants");
+    const folder = join(tenants, id.toString());
+    if (!disk.has(folder)) return;
+    const log = logFolder(root, id);
+    if (!keepCiphertext) disk.removeFolder(folder);
+    else {
+      const others = disk.list(folder).map((name) => join(folder, name));
+      for (const path of others) if (path !== log) disk.removeFolder(path);
+      disk.syncFolder(folder);
+    }
+    disk.syncFolder(tenants);
+  }
+}
+
+function parseRequest(options: EraseOptions): EraseRequest {
+  const given = parseOptions(options);
+  const { overrideRetention = false, keepCiphertext = false } = given;
+  for (const flag of [overrideRetention, keepCiphertext]) {
+    if (typeof flag !== "boolean") throw kimberliteError("invalid_argument", "a flag is true or false");
+  }
+  const { actor, correlationId } = parseContext(given);
+  return {
+    reason: parseReason(given.reason),
+    actor,
+    overrideRetention,
+    keepCiphertext,
+    ...(correlationId === undefined ? {} : { correlationId }),
+  };
+}
+
+function removedParts(
+  id: TenantId,
+  was: {
+    readonly segments: number;
+    readonly projections: number;
+    readonly kept: boolean;
+    readonly scrubbed: boolean;
+  },
+): RemovedPart[] {
+  return [
+    { what: "keys", where: `keys/${id}.keys`, count: 1 },
+    { what: "journal", where: "journal", count: 2 },
+    { what: "projection", where: `tenants/${id}/projection`, count: was.projections },
+    ...(was.kept ? [] : [{ what: "log" as const, where: `tenants/${id}/log`, count: was.segments }]),
+    ...(was.scrubbed ? [{ what: "memory" as const, where: "process", count: 1 }] : []),
+  ];
+}
+
+/** What cannot be opened any more is erased all the same. */
+function ignoreRefusal(error: unknown): void {
+  if (!(error instanceof KimberliteError)) throw error;
+}
+
+function isoTime(timeUs: bigint): string {
+  return new Date(Number(timeUs / 1000n)).toISOString();
+}
