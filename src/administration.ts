@@ -58,6 +58,16 @@ export function governanceEvent(tenant: TenantId, { action, options, detail }: C
   return { action, outcome: "done", actor, reason, correlationId, tenant, detail };
 }
 
+/** The event of a rotation, recorded before it takes effect in the tenant's own stream. @throws `invalid_argument` */
+export function keyEvent(
+  action: Extract<AuditAction, `key.${string}`>,
+  options: GovernanceOptions | undefined,
+): AuditEvent {
+  const { actor, correlationId } = parseContext(options);
+  const reason = options?.reason === undefined ? undefined : parseReason(options.reason);
+  return { action, outcome: "began", actor, reason, correlationId };
+}
+
 /** What stands in the way of the whole node, and not of one tenant. */
 const NOT_THE_TENANTS: ReadonlySet<string> = new Set(["disk_full", "closed"]);
 

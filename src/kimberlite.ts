@@ -11,6 +11,7 @@ import {
   governanceEvent,
   type HoldRelease,
   type HoldRequest,
+  keyEvent,
   placeHold,
   releaseHold,
   setQuota,
@@ -18,11 +19,18 @@ import {
   setState,
 } from "./administration.ts";
 import type { AuditEntry } from "./audit/audit-event.ts";
-import { AUDIT_STREAM, type AuditRange, auditPages, parseAuditRange } from "./audit/audit-stream.ts";
+import {
+  AUDIT_STREAM,
+  type AuditRange,
+  auditPages,
+  parseAuditRange,
+  recordAudit,
+} from "./audit/audit-stream.ts";
 import type { RefusedErasure } from "./directory/catalogue.ts";
 import type { ErasureCertificate } from "./erasure/certificate.ts";
 import { type EraseOptions, Erasures } from "./erasure.ts";
 import { kimberliteError } from "./errors.ts";
+import { moveTenantKey } from "./held-keys.ts";
 import type { TenantKeyReport } from "./keys/key-report.ts";
 import type { MasterKeyProvider } from "./keys/master-key.ts";
 import type { TenantKeys } from "./keys/tenant-keys.ts";
@@ -35,7 +43,7 @@ import {
 } from "./log/proofs.ts";
 import { formatVerifierKey, parseVerifierKey, verifierKey } from "./log/signed-note.ts";
 import type { VerifyProgress, VerifyReport } from "./log/verify.ts";
-import { rotateMaster } from "./master-rotation.ts";
+import { type RotationProgress, rotateMaster } from "./master-rotation.ts";
 import { NodeState, type OpenOptions } from "./node-state.ts";
 import { requireMasterKey } from "./open-options.ts";
 import {
@@ -134,7 +142,11 @@ export class Kimberlite implements AsyncDisposable {
     const parsed = parseTenantConfig(config);
     const { id, region } = parsed;
     const about = { action: "tenant.create" as const, options, detail: { region } };
-    return node.directory.create(parsed, () => node.createKeys(id), governanceEvent(id, about));
+    return node.directory.create(
+      parsed,
+      () => node.createKeys(id, parsed.masterKey),
+      governanceEvent(id, about),
+    );
   }
 
   /** Tenants in order of id; give the last id of a page as `after` for the next. At most 10,000 a page, 1,000 unless given. */
@@ -517,23 +529,47 @@ export class Kimberlite implements AsyncDisposable {
   }
 
   /** Puts a new DEK version into force for the blocks that follow; older blocks stay readable. @returns its number */
-  async rotateDek(id: TenantId): Promise<number> {
-    return this.#inspect(id, (engine) => engine.pipeline.rotateDek());
+  async rotateDek(id: TenantId, options?: GovernanceOptions): Promise<number> {
+    return this.#inspect(id, async (engine) => {
+      await recordAudit(engine, keyEvent("key.rotate-dek", options));
+      return engine.pipeline.rotateDek();
+    });
   }
 
   /** Makes a new KEK and re-wraps every DEK version under it. */
-  async rotateKek(id: TenantId): Promise<void> {
-    await this.#inspect(id, (engine) => engine.keys.rotateKek());
+  async rotateKek(id: TenantId, options?: GovernanceOptions): Promise<void> {
+    await this.#inspect(id, async (engine) => {
+      await recordAudit(engine, keyEvent("key.rotate-kek", options));
+      await engine.keys.rotateKek();
+    });
   }
 
   /**
    * Re-wraps every tenant's KEK under another master key, which is the node's from then on. Neither reads nor writes
    * stop. Interrupted, it is called again after opening with the other key in `otherMasterKeys`.
    */
-  async rotateMasterKey(provider: MasterKeyProvider): Promise<void> {
+  async rotateMasterKey(
+    provider: MasterKeyProvider,
+    options?: GovernanceOptions & { readonly onProgress?: (progress: RotationProgress) => void },
+  ): Promise<void> {
     const node = this.#open();
     requireMasterKey(provider);
-    await rotateMaster(node, provider);
+    await rotateMaster(node, provider, options);
+  }
+
+  /**
+   * Moves the tenant's KEK under a master key of its own, named by its URI, or with null back under the node's. Neither
+   * reads nor writes stop; interrupted, it is called again. Who withdraws access to that key freezes the tenant: within
+   * `keyCacheTime` it is closed and refused with the key's own error, until access is restored.
+   *
+   * @throws `invalid_argument`; as the provider when it is opened
+   */
+  async setTenantMasterKey(
+    id: TenantId,
+    uri: string | null,
+    options?: GovernanceOptions,
+  ): Promise<TenantEntry> {
+    return moveTenantKey(this.#open(), TenantId(id), uri, options);
   }
 
   /** Versions and ages of the tenant's keys, never a key. */
@@ -580,6 +616,7 @@ export class Kimberlite implements AsyncDisposable {
         detail: { tenant: entry.id },
       });
     }
+    if (entry.masterKey !== undefined) this.#node.held.requireThawed(entry.id);
     return entry;
   }
 

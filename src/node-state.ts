@@ -12,12 +12,15 @@ import {
 } from "./directory/data-directory.ts";
 import { Directory } from "./directory/directory.ts";
 import { assert, kimberliteError } from "./errors.ts";
+import { HeldKeys } from "./held-keys.ts";
 import { type Clock, systemClock } from "./host/clock.ts";
 import { type Disk, systemDisk } from "./host/disk.ts";
 import { type Randomness, systemRandomness } from "./host/randomness.ts";
+import { KekCache } from "./keys/kek-cache.ts";
 import { KeyStore } from "./keys/key-store.ts";
 import type { MasterKeyProvider } from "./keys/master-key.ts";
-import { MasterKeyRing } from "./keys/master-key-ring.ts";
+import { MasterKeyRing, type OpenMasterKey } from "./keys/master-key-ring.ts";
+import { openMasterKey } from "./keys/master-key-uri.ts";
 import { parseStoredKeys } from "./keys/stored-keys.ts";
 import { TenantKeys } from "./keys/tenant-keys.ts";
 import { Journal } from "./log/journal.ts";
@@ -33,7 +36,7 @@ import { Lanes } from "./projection/lanes.ts";
 import { QuotaGate } from "./quota/quota-gate.ts";
 import { TrustedClock } from "./retention/trusted-clock.ts";
 import { SystemTenant } from "./system-tenant.ts";
-import type { Duration } from "./tenant/duration.ts";
+import { Duration } from "./tenant/duration.ts";
 import { parseRetention, type TenantQuota } from "./tenant/tenant-config.ts";
 import { SYSTEM_TENANT, type TenantId } from "./tenant/tenant-id.ts";
 
@@ -61,6 +64,13 @@ export interface OpenOptions {
    * given. A node that was off for longer counts retention from there on, later than it could and never earlier.
    */
   readonly maxClockGap?: Duration;
+  /**
+   * How long an unwrapped KEK is kept after its master key gave it, for a tenant that is closed and opened again; and how
+   * often the keys of tenants that hold their own are asked again. 5 minutes unless given.
+   */
+  readonly keyCacheTime?: Duration;
+  /** Opens the master keys that tenants hold; by its scheme, as the function `openMasterKey` does, unless given. */
+  readonly openMasterKey?: OpenMasterKey;
   readonly clock?: Clock;
   readonly disk?: Disk;
   readonly randomness?: Randomness;
@@ -87,6 +97,7 @@ export class NodeState {
   readonly lanes: Lanes;
   readonly sweep: SettleSweep;
   readonly masters: MasterKeyRing;
+  readonly held: HeldKeys;
   readonly #randomness: Randomness;
   readonly #options: OpenOptions;
   readonly #unlock: () => void;
@@ -123,6 +134,7 @@ export class NodeState {
     this.disk = base.disk;
     this.root = base.root;
     this.masters = base.masters;
+    this.held = new HeldKeys(this, base.keyCacheMs);
     this.tenants = new OpenTenants(
       (tenant) => this.#openTenant(tenant),
       base.options.maxOpenTenants ?? DEFAULT_MAX_OPEN,
@@ -222,7 +234,7 @@ export class NodeState {
   }
 
   /** Makes and stores the keys of a tenant that is about to exist; keys left by a creation that failed are replaced. */
-  async createKeys(tenant: TenantId): Promise<void> {
+  async createKeys(tenant: TenantId, own?: string): Promise<void> {
     const orphan = this.keyStore.read(tenant) !== undefined;
     if (orphan) {
       if (listSegments(this.disk, logFolder(this.root, tenant)).length > 0) {
@@ -232,8 +244,15 @@ export class NodeState {
       }
       await this.keyStore.destroy(tenant);
     }
-    const master = this.masters.forNewTenants;
+    const master = own === undefined ? this.masters.forNewTenants : await this.masters.held(own);
     (await TenantKeys.create({ ...this.#keyOptions(tenant), master })).close();
+  }
+
+  /** URIs of the master keys that the tenant holds: the present one first. */
+  heldBy(tenant: TenantId): string[] {
+    if (!this.directory.has(tenant)) return [];
+    const { masterKey, formerMasterKey } = this.directory.entry(tenant);
+    return [masterKey, formerMasterKey].filter((uri) => uri !== undefined);
   }
 
   /** Closes the tenant and opens it with no projection, so that it is built from the log; once for all who ask. */
@@ -252,7 +271,7 @@ export class NodeState {
 
   /** Runs work with a tenant's keys and without opening the tenant: for a log that does not open. */
   async withKeys<T>(tenant: TenantId, work: (keys: TenantKeys) => Promise<T>): Promise<T> {
-    const keys = await this.masters.load(this.#keyOptions(tenant));
+    const keys = await this.masters.load(this.#keyOptions(tenant), this.heldBy(tenant));
     try {
       return await work(keys);
     } finally {
@@ -262,6 +281,7 @@ export class NodeState {
 
   async close(): Promise<void> {
     const parts = [
+      this.held,
       { close: () => this.tenants.closeAll() },
       { close: () => recordTime(this.directory, this.clock) },
       this.#system,
@@ -283,7 +303,7 @@ export class NodeState {
     if (entry.hasLog && segments.length === 0) {
       throw kimberliteError("log_damaged", "the tenant's log is missing", { detail: { tenant, offset: 0n } });
     }
-    const keys = await this.masters.load(this.#keyOptions(tenant));
+    const keys = await this.masters.load(this.#keyOptions(tenant), this.heldBy(tenant));
     try {
       if (this.#toRebuild.delete(tenant)) removeProjections(this.disk, this.root, tenant);
       return await TenantEngine.open({
@@ -313,6 +333,7 @@ export class NodeState {
 interface Base {
   readonly options: OpenOptions;
   readonly masters: MasterKeyRing;
+  readonly keyCacheMs: number;
   readonly root: string;
   readonly limits: StatementLimits;
   readonly clock: TrustedClock;
@@ -340,15 +361,22 @@ function parseOptions(options: OpenOptions): Base {
       `a file of the log or the journal has at least ${MIN_FILE_BYTES} bytes`,
     );
   }
+  const keyCacheMs = parseRetention(options.keyCacheTime ?? Duration.minutes(5));
+  const clock = new TrustedClock(
+    options.clock ?? systemClock,
+    options.maxClockGap === undefined ? DEFAULT_CLOCK_GAP_MS : parseRetention(options.maxClockGap),
+  );
   return {
     options,
-    masters: new MasterKeyRing(options.masterKey, options.otherMasterKeys),
+    keyCacheMs,
+    masters: new MasterKeyRing(options.masterKey, {
+      others: options.otherMasterKeys,
+      openMasterKey: options.openMasterKey ?? openMasterKey,
+      cache: new KekCache(clock, keyCacheMs),
+    }),
     root: options.dataDir,
     limits: parseLimits(options.limits),
-    clock: new TrustedClock(
-      options.clock ?? systemClock,
-      options.maxClockGap === undefined ? DEFAULT_CLOCK_GAP_MS : parseRetention(options.maxClockGap),
-    ),
+    clock,
     disk: options.disk ?? systemDisk,
     randomness: options.randomness ?? systemRandomness(),
   };
@@ -458,7 +486,7 @@ async function openSystemKeys(base: Base, store: KeyStore, fresh: boolean): Prom
 }
 
 function engineBase(
-  base: Omit<Base, "masters">,
+  base: Omit<Base, "masters" | "keyCacheMs">,
   shared: SharedParts,
 ): Pick<
   Parameters<typeof TenantEngine.open>[0],

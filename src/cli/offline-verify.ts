@@ -10,9 +10,12 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { readInstallation } from "../directory/data-directory.ts";
 import { KimberliteError, kimberliteError } from "../errors.ts";
+import { systemClock } from "../host/clock.ts";
 import { systemDisk } from "../host/disk.ts";
 import { unwrapKek } from "../keys/hierarchy.ts";
+import { KekCache } from "../keys/kek-cache.ts";
 import { MasterKeyRing } from "../keys/master-key-ring.ts";
+import { openMasterKey } from "../keys/master-key-uri.ts";
 import { OpenKeys } from "../keys/open-keys.ts";
 import { parseStoredKeys } from "../keys/stored-keys.ts";
 import { type Checkpoint, openCheckpoint } from "../log/checkpoint.ts";
@@ -52,7 +55,11 @@ export function findPlace(path: string, options: { readonly seals: boolean }): V
 
 function masterKeyRing(paths: InstallationPaths): MasterKeyRing {
   const { masterKey, otherMasterKeys } = masterKeysOf(paths);
-  return new MasterKeyRing(masterKey, otherMasterKeys);
+  return new MasterKeyRing(masterKey, {
+    others: otherMasterKeys,
+    openMasterKey,
+    cache: new KekCache(systemClock, 0),
+  });
 }
 
 function looksLikeData(path: string): boolean {

@@ -19,6 +19,8 @@ import { TenantId } from "../tenant/tenant-id.ts";
 export interface DirectoryEntry extends TenantEntry {
   /** True once the tenant's log has a record: from then on a missing log is damage, not emptiness. */
   readonly hasLog: boolean;
+  /** The master key that the tenant held before, while its KEK moves from that to another. */
+  readonly formerMasterKey?: string;
 }
 
 /** An erasure that has begun, and its certificate once it has ended. */
@@ -129,18 +131,21 @@ export function insertEntry(session: WriteSession, entry: DirectoryEntry): void 
 
 /** Only what differs from what an absent row says is written: most tenants have none. */
 export function putPolicy(session: WriteSession, entry: DirectoryEntry): void {
-  const { id, retentionMode, masterKey } = entry;
+  const { id, retentionMode, masterKey, formerMasterKey } = entry;
+  const held = [masterKey, formerMasterKey].filter((uri) => uri !== undefined).join(" ");
   const sql =
-    retentionMode === "governance" && masterKey === undefined
+    retentionMode === "governance" && held === ""
       ? { sql: "DELETE FROM tenant_policies WHERE tenant = ?", params: [id] }
       : {
           sql: "INSERT OR REPLACE INTO tenant_policies VALUES (?, ?, ?)",
-          params: [id, retentionMode, masterKey ?? null],
+          params: [id, retentionMode, held === "" ? null : held],
         };
   session.run(sql);
 }
 
 const COLUMNS = { quota: "quota", state: "state", retentionMs: "retention_ms", hasLog: "has_log" } as const;
+
+const POLICY_FIELDS = ["retentionMode", "masterKey", "formerMasterKey"] as const;
 
 export function updateEntry(session: WriteSession, entry: DirectoryEntry, fields: readonly string[]): void {
   for (const [field, column] of Object.entries(COLUMNS)) {
@@ -149,7 +154,7 @@ export function updateEntry(session: WriteSession, entry: DirectoryEntry, fields
     const stored = typeof value === "object" ? JSON.stringify(value) : value;
     session.run({ sql: `UPDATE tenants SET ${column} = ? WHERE id = ?`, params: [stored, entry.id] });
   }
-  if (fields.includes("retentionMode") || fields.includes("masterKey")) putPolicy(session, entry);
+  if (POLICY_FIELDS.some((field) => fields.includes(field))) putPolicy(session, entry);
 }
 
 export function insertHold(session: WriteSession, tenant: TenantId, hold: LegalHold): void {
@@ -213,7 +218,7 @@ function parseEntry(
 ): DirectoryEntry {
   try {
     const { policy } = beside;
-    const masterKey = policy?.["master_key"];
+    const [masterKey, formerMasterKey] = String(policy?.["master_key"] ?? "").split(" ");
     return {
       id: TenantId(row["id"] as bigint),
       name: text(row, "name"),
@@ -222,7 +227,8 @@ function parseEntry(
       retentionMode: (policy?.["retention_mode"] ?? "governance") as RetentionMode,
       legalHolds: beside.holds.map(parseHold),
       quota: Object.freeze(JSON.parse(text(row, "quota")) as TenantQuota),
-      ...(typeof masterKey === "string" ? { masterKey } : {}),
+      ...(masterKey ? { masterKey } : {}),
+      ...(formerMasterKey === undefined ? {} : { formerMasterKey }),
       state: text(row, "state") as TenantState,
       createdAtUs: integer(row, "created_at_us"),
       hasLog: Number(row["has_log"]) === 1,

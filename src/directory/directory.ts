@@ -37,8 +37,14 @@ const ACTOR = { actor: "system", unmetered: true };
 
 /** What may be changed of an entry. */
 export type EntryChange = Partial<
-  Pick<DirectoryEntry, "quota" | "state" | "retentionMs" | "retentionMode" | "hasLog" | "masterKey">
+  Pick<DirectoryEntry, "quota" | "state" | "retentionMs" | "retentionMode" | "hasLog">
 >;
+
+/** The master keys that a tenant is to hold; none for the node's. */
+export interface HeldMasterKeys {
+  readonly masterKey?: string | undefined;
+  readonly formerMasterKey?: string | undefined;
+}
 
 export class Directory {
   readonly #system: () => Promise<TenantEngine>;
@@ -80,6 +86,10 @@ export class Directory {
   /** The time that an earlier run recorded last. */
   get recordedTime(): RecordedTime | undefined {
     return this.#recordedTime;
+  }
+
+  has(id: TenantId): boolean {
+    return this.#entries.has(id);
   }
 
   /** @throws `tenant_not_found`, `tenant_erasing`, `tenant_erased` */
@@ -163,6 +173,20 @@ export class Directory {
     const changed = { ...this.entry(id), ...change };
     await this.#write((session) => updateEntry(session, changed, Object.keys(change)), audit);
     return this.#remember({ ...this.entry(id), ...change });
+  }
+
+  /** Replaces both: what is left out is gone. */
+  async changeMasterKeys(id: TenantId, held: HeldMasterKeys, audit?: AuditEvent): Promise<DirectoryEntry> {
+    const { masterKey: _, formerMasterKey: __, ...rest } = this.entry(id);
+    const given = Object.fromEntries(Object.entries(held).filter(([, uri]) => uri !== undefined));
+    const changed: DirectoryEntry = { ...rest, ...given };
+    await this.#write((session) => updateEntry(session, changed, ["masterKey"]), audit);
+    return this.#remember(changed);
+  }
+
+  /** Records an event in the system's audit stream alone. */
+  async note(audit: AuditEvent): Promise<void> {
+    await this.#write(() => undefined, audit);
   }
 
   async noteFirstWrite(id: TenantId): Promise<void> {

@@ -1,21 +1,40 @@
 /**
- * The master keys that a node knows: the current one, and others under which some tenants still are, or already are,
- * while a rotation is under way or after one that was interrupted. Which one a tenant needs, its key store entry says.
+ * The master keys that a node knows: the current one; others under which some tenants still are, or already are, while a
+ * rotation is under way or after one that was interrupted; and those of tenants that hold their own. Which one a tenant
+ * needs, its key store entry says.
  */
-import { KimberliteError } from "../errors.ts";
+import { KimberliteError, kimberliteError } from "../errors.ts";
+import type { TenantId } from "../tenant/tenant-id.ts";
 import type { TenantKeysOptions } from "./first-keys.ts";
+import { unwrapKek } from "./hierarchy.ts";
+import type { KekCache } from "./kek-cache.ts";
 import { requireStored } from "./key-store.ts";
 import type { MasterKeyProvider } from "./master-key.ts";
 import { TenantKeys } from "./tenant-keys.ts";
 
+/** Opens the master key that a URI names. */
+export type OpenMasterKey = (uri: string) => Promise<MasterKeyProvider>;
+
+export interface RingOptions {
+  readonly others?: readonly MasterKeyProvider[] | undefined;
+  readonly openMasterKey: OpenMasterKey;
+  readonly cache: KekCache;
+}
+
 export class MasterKeyRing {
+  readonly #openMasterKey: OpenMasterKey;
+  readonly #cache: KekCache;
   #current: MasterKeyProvider;
   #next: MasterKeyProvider | undefined;
   readonly #others: Set<MasterKeyProvider>;
+  /** Of tenants that hold their own, by URI. */
+  readonly #held: Map<string, Promise<MasterKeyProvider>> = new Map();
 
-  constructor(current: MasterKeyProvider, others: readonly MasterKeyProvider[] = []) {
+  constructor(current: MasterKeyProvider, options: RingOptions) {
     this.#current = current;
-    this.#others = new Set(others);
+    this.#openMasterKey = options.openMasterKey;
+    this.#cache = options.cache;
+    this.#others = new Set(options.others ?? []);
   }
 
   get current(): MasterKeyProvider {
@@ -27,10 +46,25 @@ export class MasterKeyRing {
     return this.#next ?? this.#current;
   }
 
-  /** The key of that id; the current one if none is known by it, whose refusal then says so. */
+  /** The node's key of that id; the current one if none is known by it, whose refusal then says so. */
   holderOf(masterKeyId: string): MasterKeyProvider {
-    const known = [this.#current, ...(this.#next === undefined ? [] : [this.#next]), ...this.#others];
-    return known.find((provider) => provider.keyId === masterKeyId) ?? this.#current;
+    return this.#known().find((provider) => provider.keyId === masterKeyId) ?? this.#current;
+  }
+
+  /** True if a key of the node's own, and not a tenant's, has that id. */
+  knows(masterKeyId: string): boolean {
+    return this.#known().some((provider) => provider.keyId === masterKeyId);
+  }
+
+  /** The master key that a tenant holds. @throws as the provider does when it is opened; asked again the next time */
+  held(uri: string): Promise<MasterKeyProvider> {
+    let opening = this.#held.get(uri);
+    if (opening === undefined) {
+      opening = this.#openMasterKey(uri);
+      this.#held.set(uri, opening);
+      opening.catch(() => this.#held.delete(uri));
+    }
+    return opening;
   }
 
   /** From now on tenants may be under either. */
@@ -46,20 +80,66 @@ export class MasterKeyRing {
     this.#next = undefined;
   }
 
-  /** Opens a tenant's keys under whichever master key wraps them. @throws as `TenantKeys.load` */
-  async load(options: Omit<TenantKeysOptions, "master">): Promise<TenantKeys> {
+  /**
+   * Opens a tenant's keys under whichever master key wraps them.
+   *
+   * @param own URIs of master keys that the tenant holds, if it does: two while it moves from one to the other.
+   * @throws as `TenantKeys.load`
+   */
+  async load(options: Omit<TenantKeysOptions, "master">, own: readonly string[] = []): Promise<TenantKeys> {
     const { tenant, store } = options;
     const { masterKeyId } = requireStored(tenant, store.read(tenant)).kek;
     try {
-      return await TenantKeys.load({ ...options, master: this.holderOf(masterKeyId) });
+      return await TenantKeys.load({ ...options, master: await this.#masterOf(masterKeyId, own) });
     } catch (error) {
       const moved = store.read(tenant)?.kek.masterKeyId;
       if (!(error instanceof KimberliteError) || moved === undefined || moved === masterKeyId) throw error;
-      return TenantKeys.load({ ...options, master: this.holderOf(moved) });
+      return TenantKeys.load({ ...options, master: await this.#masterOf(moved, own) });
     }
   }
 
+  /**
+   * Asks the master key that a tenant holds whether it still gives the tenant's KEK, past anything that is kept of it.
+   *
+   * @throws what the provider refuses with
+   */
+  async prove(options: Pick<TenantKeysOptions, "tenant" | "store">, own: readonly string[]): Promise<void> {
+    const { tenant, store } = options;
+    const { kek } = requireStored(tenant, store.read(tenant));
+    for (const uri of this.knows(kek.masterKeyId) ? [] : own) {
+      const provider = await this.held(uri);
+      if (provider.keyId === kek.masterKeyId) (await unwrapKek(tenant, kek, provider)).fill(0);
+    }
+  }
+
+  forget(tenant: TenantId): void {
+    this.#cache.forget(tenant);
+  }
+
   async close(): Promise<void> {
-    for (const provider of new Set([this.#current, this.#next, ...this.#others])) await provider?.close();
+    this.#cache.close();
+    const held = await Promise.allSettled(this.#held.values());
+    const opened = held.flatMap((outcome) => (outcome.status === "fulfilled" ? [outcome.value] : []));
+    for (const provider of new Set([this.#current, this.#next, ...this.#others, ...opened]))
+      await provider?.close();
+  }
+
+  #known(): MasterKeyProvider[] {
+    return [this.#current, ...(this.#next === undefined ? [] : [this.#next]), ...this.#others];
+  }
+
+  async #masterOf(masterKeyId: string, own: readonly string[]): Promise<MasterKeyProvider> {
+    if (own.length === 0 || this.knows(masterKeyId)) return this.#cache.over(this.holderOf(masterKeyId));
+    for (const uri of own) {
+      const provider = await this.held(uri);
+      if (provider.keyId === masterKeyId) return this.#cache.over(provider);
+    }
+    throw kimberliteError(
+      "master_key_wrong",
+      "the tenant's keys are under another master key than it names",
+      {
+        detail: { masterKeyId },
+      },
+    );
   }
 }

@@ -469,7 +469,9 @@ export class CommitPipeline {
       const batch = this.#newBatch();
       if (changes !== undefined) {
         offset = this.#parts.log.nextOffset;
-        batch.take(joinRecord({ offset, timeUs: batch.timeUs, ...job.context }, changes), { pages: pageCount });
+        batch.take(joinRecord({ offset, timeUs: batch.timeUs, ...job.context }, changes), {
+          pages: pageCount,
+        });
         if (this.#parts.log.nextOffset === 0n) await this.#parts.beforeFirstBlock();
         sealed = this.#seal(batch);
         await this.#makeDurable(sealed.prepared);

@@ -14,19 +14,24 @@ interface Slot {
 }
 
 export class OpenTenants {
-  readonly #open: (tenant: TenantId) => Promise<TenantEngine>;
+  readonly #openEngine: (tenant: TenantId) => Promise<TenantEngine>;
   readonly #maxOpen: number;
   readonly #slots: Map<TenantId, Slot> = new Map();
   readonly #closing: Map<TenantId, Promise<void>> = new Map();
   #uses = 0;
 
   constructor(open: (tenant: TenantId) => Promise<TenantEngine>, maxOpen: number) {
-    this.#open = open;
+    this.#openEngine = open;
     this.#maxOpen = maxOpen;
   }
 
   get size(): number {
     return this.#slots.size;
+  }
+
+  /** Tenants that are open, or being opened. */
+  open(): TenantId[] {
+    return [...this.#slots.keys()];
   }
 
   /** The engine if it is open, marked as used now. Does not pin it: only for work that ends in this turn. */
@@ -65,7 +70,7 @@ export class OpenTenants {
   }
 
   #openSlot(tenant: TenantId): Slot {
-    const opening = (this.#closing.get(tenant) ?? Promise.resolve()).then(() => this.#open(tenant));
+    const opening = (this.#closing.get(tenant) ?? Promise.resolve()).then(() => this.#openEngine(tenant));
     const slot: Slot = { opening, engine: undefined, users: 0, usedAt: 0 };
     this.#touch(slot);
     this.#slots.set(tenant, slot);

@@ -1,0 +1,20 @@
+/** Which master key a URI names. The code of a provider, and the libraries that it needs, are loaded when it is used. */
+import { kimberliteError } from "../errors.ts";
+import type { MasterKeyProvider } from "./master-key.ts";
+import { masterKeyFile } from "./master-key-file.ts";
+
+/**
+ * Opens the master key at `file:PATH`.
+ *
+ * @throws `invalid_argument` for a scheme that is not known; else what the provider throws.
+ */
+export async function openMasterKey(uri: string): Promise<MasterKeyProvider> {
+  if (typeof uri !== "string") throw kimberliteError("invalid_argument", "a master key is named by a URI");
+  const scheme = /^([a-z][a-z0-9+.-]*):/.exec(uri)?.[1];
+  switch (scheme) {
+    case "file":
+      return masterKeyFile(decodeURIComponent(uri.slice("file:".length).replace(/^\/\/(?=\/)/, "")));
+    default:
+      throw kimberliteError("invalid_argument", "a master key's URI begins with file:");
+  }
+}
