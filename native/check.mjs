@@ -27,6 +27,7 @@ const guard = [
   "watchdog.c",
   "rowcodec.c",
   "bounded.c",
+  "like.c",
   "fuzz/driver.c",
   "fuzz/fuzz.c",
 ];

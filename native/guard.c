@@ -39,7 +39,7 @@ static Guard *authenticate(sqlite3_context *context, sqlite3_value *given){
 
 static const int LIMITS[][2] = {
     {SQLITE_LIMIT_COLUMN, 1000}, {SQLITE_LIMIT_EXPR_DEPTH, 500}, {SQLITE_LIMIT_COMPOUND_SELECT, 500},
-    {SQLITE_LIMIT_ATTACHED, 0}, {SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 256}, {SQLITE_LIMIT_VARIABLE_NUMBER, 32766},
+    {SQLITE_LIMIT_ATTACHED, 0}, {SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50000}, {SQLITE_LIMIT_VARIABLE_NUMBER, 32766},
     {SQLITE_LIMIT_TRIGGER_DEPTH, 100}, {SQLITE_LIMIT_WORKER_THREADS, 0},
 };
 
@@ -143,6 +143,7 @@ EXPORTED int sqlite3_guard_init(sqlite3 *db, char **error, const sqlite3_api_rou
   g->references = 1;
   int rc = kimberlite_register_rowcodec(db);
   if( rc==SQLITE_OK ) rc = kimberlite_register_bounded(db);
+  if( rc==SQLITE_OK ) rc = kimberlite_register_like(db);
   for(size_t i=0; rc==SQLITE_OK && i<sizeof CALLS/sizeof CALLS[0]; i++){
     g->references++;
     rc = sqlite3_create_function_v2(

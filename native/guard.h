@@ -6,6 +6,7 @@
  *   watchdog.c   one thread that interrupts what runs past its deadline
  *   rowcodec.c   row images
  *   bounded.c    SQL functions whose own versions no deadline can stop
+ *   like.c       LIKE and GLOB, likewise
  *   allowed.h    the lists of functions and pragmas
  *
  * The extension holds no cryptography and no tenant data. A connection belongs to one thread; only the fields said
@@ -59,5 +60,6 @@ int kimberlite_register_rowcodec(sqlite3 *db);
 
 /* Registers instr, replace, trim, ltrim, rtrim and unhex; returns an SQLite result code. */
 int kimberlite_register_bounded(sqlite3 *db);
+int kimberlite_register_like(sqlite3 *db);
 
 #endif

@@ -677,7 +677,9 @@ export class Kimberlite implements AsyncDisposable {
 
   /** Runs an operator's look at a tenant, also a suspended one, outside its quota. */
   async #inspect<T>(id: TenantId, work: (engine: TenantEngine) => T | Promise<T>): Promise<T> {
-    return this.#node.tenants.use(this.#open().directory.get(TenantId(id)).id, work);
+    const entry = this.#open().directory.get(TenantId(id));
+    this.#node.held.requireThawed(entry.id);
+    return this.#node.tenants.use(entry.id, work);
   }
 
   /** Keeps the tenant open and its operation counted for as long as the iteration lasts. */

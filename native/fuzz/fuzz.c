@@ -70,7 +70,8 @@ static void fuzz_images(double seconds){
   sqlite3_stmt *pack = prepare(db, "SELECT kimberlite_row(?1, ?2, ?3, ?4, ?5)");
   sqlite3_stmt *column = prepare(db, "SELECT kimberlite_col(?1, ?2)");
   sqlite3_stmt *strings = prepare(db, "SELECT instr(?1, ?2), replace(?1, ?2, ?3), trim(?1, ?2), ltrim(?2, ?3), rtrim(?3, ?1),"
-      " unhex(?1, ?2), instr(?1, substr(?1, 3, 2)), replace(?1, substr(?1, 2, 1), ?3), trim(?1, substr(?1, 1, 4)), unhex(hex(?1), ?2)");
+      " unhex(?1, ?2), instr(?1, substr(?1, 3, 2)), replace(?1, substr(?1, 2, 1), ?3), trim(?1, substr(?1, 1, 4)), unhex(hex(?1), ?2),"
+      " ?1 LIKE ?2, ?1 GLOB ?2, ?2 LIKE '%'||?3||'_', ?2 GLOB '*'||?3||'?[a-'||?1, ?1 LIKE ?2 ESCAPE 'a'");
   unsigned long rounds = 0, intact = 0;
   for(double until=seconds_now()+seconds; rounds%256 || seconds_now()<until; rounds++){
     size_t size;

@@ -17,7 +17,7 @@
  *
  * Over 500 lines because batches, lanes and the lagging commit are one state: who may write, and what is not durable yet.
  */
-import { KimberliteError, kimberliteError } from "../errors.ts";
+import { kimberliteError } from "../errors.ts";
 import { failpoint } from "../host/failpoint.ts";
 import type { TenantKeys } from "../keys/tenant-keys.ts";
 import type { Journal } from "../log/journal.ts";
@@ -31,6 +31,7 @@ import type { TenantId } from "../tenant/tenant-id.ts";
 import { Batch, type BatchParts, type CallContext } from "./batch.ts";
 import { type LaneTransaction, OpenTransaction, withTimeLimit } from "./lane-transaction.ts";
 import type { SettleSweep } from "./settle-sweep.ts";
+import { belongsInLane } from "./slow-reads.ts";
 
 /** What a caller learns: its value, and the offset of its record if it changed anything. */
 export interface Committed<T> {
@@ -289,8 +290,9 @@ export class CommitPipeline {
   /** Answers a caller that failed; one that only ran out of its moment on this thread goes on in a lane. */
   #fail(job: Job, error: unknown): void {
     const { requests } = job;
-    const slow = error instanceof KimberliteError && error.code === "statement_timeout";
-    if (requests === undefined || !slow) return job.reject(error);
+    const { limits } = this.#parts;
+    const goesOn = requests?.every((request) => belongsInLane(error, request, limits)) === true;
+    if (requests === undefined || !goesOn) return job.reject(error);
     const run = (transaction: LaneTransaction): Promise<StatementResult[]> => transaction.run(requests);
     const { timeLimitMs } = this.#parts.limits;
     this.#queue.push({

@@ -264,7 +264,7 @@ function openPresent(
   if (!parts.disk.has(file.path)) return undefined;
   let connection: Connection | undefined;
   try {
-    connection = openConnection({ ...file, role: "write", limits: parts.limits });
+    connection = openConnection({ ...file, role: "write", limits: parts.limits, inline: true });
     const bookkeeping = new Bookkeeping(connection.db);
     bookkeeping.initialise();
     return { meta: bookkeeping.readMeta(), connection };

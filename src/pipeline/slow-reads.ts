@@ -6,10 +6,31 @@
  */
 import { LRUCache } from "lru-cache";
 import { KimberliteError } from "../errors.ts";
-import type { StatementLimits } from "../projection/connection.ts";
+import { INLINE_VALUE_BYTES, type StatementLimits } from "../projection/connection.ts";
 import type { LaneTarget } from "../projection/lane-protocol.ts";
 import type { Lanes } from "../projection/lanes.ts";
+import type { SqlParams } from "../projection/values.ts";
 import type { StatementRequest, StatementResult } from "../projection/writer.ts";
+
+/**
+ * True for the failure of a statement on the main thread that a lane may do better: out of its moment there, or with a
+ * value that is too large for there and not too large at all.
+ */
+export function belongsInLane(error: unknown, request: StatementRequest, limits: StatementLimits): boolean {
+  if (!(error instanceof KimberliteError)) return false;
+  if (error.code === "statement_timeout") return true;
+  if (error.code !== "value_too_large" || limits.maxValueBytes <= INLINE_VALUE_BYTES) return false;
+  return request.sql.length <= limits.maxSqlBytes && !holdsMore(request.params, limits.maxValueBytes);
+}
+
+/** Whether a parameter is larger than any thread takes: it is not carried to another to be refused there. */
+function holdsMore(params: SqlParams | undefined, bytes: number): boolean {
+  const values: readonly unknown[] = params === undefined ? [] : Object.values(params);
+  return values.some((value) => {
+    if (typeof value === "string") return value.length > bytes;
+    return ArrayBuffer.isView(value) && value.byteLength > bytes;
+  });
+}
 
 /** How long a read may hold the main thread. */
 const INLINE_LIMIT_MS = 10;
@@ -40,7 +61,7 @@ export class SlowReads {
     try {
       return place.inline({ ...request, timeLimitMs: INLINE_LIMIT_MS });
     } catch (error) {
-      if (!(error instanceof KimberliteError) || error.code !== "statement_timeout") throw error;
+      if (!belongsInLane(error, request, this.#limits)) throw error;
       this.#slow.set(request.sql, true);
       return this.#runInLane(request, place);
     }

@@ -134,6 +134,7 @@ export class TenantEngine {
         key: this.#projectionKey,
         role: "read",
         limits,
+        inline: true,
       });
       this.#reader = new ProjectionReader(connection, limits);
     } else if (generation !== this.#readerGeneration) this.#reader.forgetStatements();
@@ -248,7 +249,8 @@ export class TenantEngine {
 }
 
 function openWriter(recovered: Recovered, limits: StatementLimits): ProjectionWriter {
-  const connection = recovered.connection ?? openConnection({ ...recovered, role: "write", limits });
+  const connection =
+    recovered.connection ?? openConnection({ ...recovered, role: "write", limits, inline: true });
   try {
     deferCheckpoints(connection);
     return new ProjectionWriter(connection, limits);

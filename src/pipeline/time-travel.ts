@@ -108,7 +108,7 @@ export class TimeTravel {
     removeProjection(this.#parts.disk, path);
     const building = replayInto(this.#parts, { log: this.#engine.log, path, key, untilOffset }).then(() => {
       const { limits } = this.#parts;
-      return new ProjectionReader(openConnection({ path, key, role: "read", limits }), limits);
+      return new ProjectionReader(openConnection({ path, key, role: "read", limits, inline: true }), limits);
     });
     const snapshot = { path, building, users: 0 };
     this.#snapshots.set(untilOffset, snapshot);

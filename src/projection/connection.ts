@@ -42,7 +42,15 @@ export interface ConnectionOptions {
   readonly role: "write" | "read";
   readonly limits: StatementLimits;
   readonly cacheKib?: number;
+  /**
+   * True for statements on the main thread: a value of more than `INLINE_VALUE_BYTES` is `value_too_large` there, because
+   * no deadline reaches into one call of a function and its time grows with what it is given; a lane takes it.
+   */
+  readonly inline?: boolean;
 }
+
+/** Most bytes of one value or row that a statement may touch on the main thread. */
+export const INLINE_VALUE_BYTES: number = 64 * 1024;
 
 export interface Connection {
   readonly db: SqliteDatabase;
@@ -64,8 +72,9 @@ export function openConnection(options: ConnectionOptions): Connection {
     const readonly = options.role === "read";
     db = new Database(options.path, { readonly, fileMustExist: readonly, timeout: 5_000 });
     configure(db, options);
+    const { maxValueBytes } = options.limits;
     const guard = installGuard(db, {
-      maxValueBytes: options.limits.maxValueBytes,
+      maxValueBytes: options.inline === true ? Math.min(maxValueBytes, INLINE_VALUE_BYTES) : maxValueBytes,
       maxSqlBytes: options.limits.maxSqlBytes,
     });
     return { db, guard, schemaView: hideSchemaTable(guard) };

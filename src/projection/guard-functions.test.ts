@@ -73,6 +73,65 @@ describe("bounded functions", () => {
     fc.assert(fc.property(value, value, value, check), { numRuns: 1_500 });
   });
 
+  const escapes = fc.constantFrom("a", "%", "_", "\\", "ä", "", "ab", null);
+  const patterns = fc.oneof(
+    fc.string({ unit: fc.constantFrom("a", "b", "A", "%", "_", "ä", "\\", "€"), maxLength: 10 }),
+    fc
+      .array(fc.constantFrom(0x61, 0x41, 0x25, 0x5f, 0x80, 0xc3, 0xa4, 0xff, 0x00, 0xe2, 0x82, 0xac), {
+        maxLength: 10,
+      })
+      .map((list) => Uint8Array.from(list)),
+    value,
+  );
+  const globs = fc.oneof(
+    fc.string({
+      unit: fc.constantFrom("a", "b", "A", "*", "?", "[", "]", "^", "-", "ä", "c"),
+      maxLength: 12,
+    }),
+    fc
+      .array(
+        fc.constantFrom("[a-c]", "[^a]", "[]a]", "[^]b]", "[a", "*", "?", "a", "ä", "[-a]", "[a-]", "[ä-€]"),
+        { maxLength: 5 },
+      )
+      .map((parts) => parts.join("")),
+    fc
+      .array(fc.constantFrom(0x61, 0x2a, 0x3f, 0x5b, 0x5d, 0x5e, 0x2d, 0x80, 0xc3, 0xa4, 0xff), {
+        maxLength: 10,
+      })
+      .map((list) => Uint8Array.from(list)),
+  );
+  const texts = fc.oneof(
+    words,
+    bytes,
+    fc.string({ unit: fc.constantFrom("a", "b", "A", "c", "]", "-", "ä"), maxLength: 14 }),
+    value,
+  );
+
+  it("LIKE and GLOB give what SQLite gives", () => {
+    const like = (pattern: Value, text: Value): void => {
+      both("? LIKE ?", [text, pattern]);
+      both("CAST(? AS TEXT) LIKE CAST(? AS TEXT)", [text, pattern]);
+    };
+    fc.assert(fc.property(patterns, texts, like), { numRuns: 5_000 });
+    const glob = (pattern: Value, text: Value): void =>
+      both("CAST(? AS TEXT) GLOB CAST(? AS TEXT)", [text, pattern]);
+    fc.assert(fc.property(globs, texts, glob), { numRuns: 5_000 });
+  });
+
+  it("LIKE with ESCAPE gives what SQLite gives, its errors too", () => {
+    const outcome = (connection: typeof db, values: readonly Value[]): unknown => {
+      try {
+        return connection.prepare("SELECT CAST(? AS TEXT) LIKE CAST(? AS TEXT) ESCAPE ? AS r").get(...values);
+      } catch (error) {
+        return (error as Error).message;
+      }
+    };
+    const check = (pattern: Value, text: Value, mark: Value): void => {
+      expect(outcome(db, [text, pattern, mark])).toEqual(outcome(plain, [text, pattern, mark]));
+    };
+    fc.assert(fc.property(patterns, texts, escapes, check), { numRuns: 5_000 });
+  });
+
   it("can be used in views, indexes and generated columns", () => {
     db.exec(`CREATE TABLE t (a, b AS (replace(a, 'x', 'y')));
       CREATE INDEX i ON t (instr(a, 'x'));
