@@ -99,11 +99,11 @@ export default {
       name: "disk-through-the-port",
       comment:
         "Files are touched through src/host, so that tests can break the disk. SQLite opens its own, and the master " +
-        "key file lies outside the data directory, where its owner and mode matter.",
+        "key file, and files of credentials for a vault, lie outside the data directory.",
       severity: "error",
       from: {
         path: "^src/",
-        pathNot: [TEST, "^src/(host|cli|projection)/", "^src/keys/master-key-file\\.ts$"],
+        pathNot: [TEST, "^src/(host|cli|projection)/", "^src/keys/(master-key-file|vault-client)\\.ts$"],
       },
       to: { path: "^(node:)?fs(/promises)?$" },
     },

@@ -22,6 +22,7 @@ import {
   signCertificate,
 } from "./erasure/certificate.ts";
 import { KimberliteError, kimberliteError } from "./errors.ts";
+import { isoTime } from "./host/clock.ts";
 import { failpoint } from "./host/failpoint.ts";
 import { releaseFreedMemory } from "./host/memory.ts";
 import { signCheckpoint } from "./log/checkpoint.ts";
@@ -314,8 +315,4 @@ function removedParts(
 /** What cannot be opened any more is erased all the same. */
 function ignoreRefusal(error: unknown): void {
   if (!(error instanceof KimberliteError)) throw error;
-}
-
-function isoTime(timeUs: bigint): string {
-  return new Date(Number(timeUs / 1000n)).toISOString();
 }

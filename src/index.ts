@@ -23,9 +23,14 @@ export {
 export type { Clock } from "./host/clock.ts";
 export type { Disk, DiskFile } from "./host/disk.ts";
 export type { Randomness } from "./host/randomness.ts";
+export { type AwsKmsOptions, awsKms } from "./keys/aws-kms.ts";
 export type { TenantKeyReport } from "./keys/key-report.ts";
 export type { KeyContext, MasterKeyProvider } from "./keys/master-key.ts";
 export { createMasterKeyFile, masterKeyFile } from "./keys/master-key-file.ts";
+export type { OpenMasterKey } from "./keys/master-key-ring.ts";
+export { openMasterKey } from "./keys/master-key-uri.ts";
+export type { VaultOptions } from "./keys/vault-client.ts";
+export { vaultTransit } from "./keys/vault-transit.ts";
 export { Kimberlite } from "./kimberlite.ts";
 export { type Checkpoint, openCheckpoint } from "./log/checkpoint.ts";
 export {
@@ -36,7 +41,8 @@ export {
 } from "./log/proofs.ts";
 export { parseVerifierKey, type VerifierKey } from "./log/signed-note.ts";
 export type { VerifyProgress, VerifyReport } from "./log/verify.ts";
-export type { OpenOptions } from "./node-state.ts";
+export type { RotationProgress } from "./master-rotation.ts";
+export type { OpenOptions } from "./open-options.ts";
 export type {
   ArraysResult,
   ExecuteResult,

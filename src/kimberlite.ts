@@ -30,7 +30,7 @@ import type { RefusedErasure } from "./directory/catalogue.ts";
 import type { ErasureCertificate } from "./erasure/certificate.ts";
 import { type EraseOptions, Erasures } from "./erasure.ts";
 import { kimberliteError } from "./errors.ts";
-import { moveTenantKey } from "./held-keys.ts";
+import { HeldKeys, moveTenantKey } from "./held-keys.ts";
 import type { TenantKeyReport } from "./keys/key-report.ts";
 import type { MasterKeyProvider } from "./keys/master-key.ts";
 import type { TenantKeys } from "./keys/tenant-keys.ts";
@@ -44,8 +44,8 @@ import {
 import { formatVerifierKey, parseVerifierKey, verifierKey } from "./log/signed-note.ts";
 import type { VerifyProgress, VerifyReport } from "./log/verify.ts";
 import { type RotationProgress, rotateMaster } from "./master-rotation.ts";
-import { NodeState, type OpenOptions } from "./node-state.ts";
-import { requireMasterKey } from "./open-options.ts";
+import { NodeState } from "./node-state.ts";
+import { type OpenOptions, requireMasterKey } from "./open-options.ts";
 import {
   type ArraysResult,
   type ExecuteResult,
@@ -109,11 +109,13 @@ const MAX_PAGE = 10_000;
 export class Kimberlite implements AsyncDisposable {
   readonly #node: NodeState;
   readonly #erasures: Erasures;
+  readonly #held: HeldKeys;
   #closed: Promise<void> | undefined;
 
   private constructor(node: NodeState) {
     this.#node = node;
     this.#erasures = new Erasures(node);
+    this.#held = new HeldKeys(node, node.keyCacheMs);
   }
 
   /**
@@ -591,7 +593,7 @@ export class Kimberlite implements AsyncDisposable {
 
   /** Finishes what was accepted, then closes. Idempotent. */
   close(): Promise<void> {
-    this.#closed ??= this.#node.close();
+    this.#closed ??= this.#held.close().finally(() => this.#node.close());
     return this.#closed;
   }
 
@@ -616,7 +618,7 @@ export class Kimberlite implements AsyncDisposable {
         detail: { tenant: entry.id },
       });
     }
-    if (entry.masterKey !== undefined) this.#node.held.requireThawed(entry.id);
+    if (entry.masterKey !== undefined) this.#held.requireThawed(entry.id);
     return entry;
   }
 
@@ -678,7 +680,7 @@ export class Kimberlite implements AsyncDisposable {
   /** Runs an operator's look at a tenant, also a suspended one, outside its quota. */
   async #inspect<T>(id: TenantId, work: (engine: TenantEngine) => T | Promise<T>): Promise<T> {
     const entry = this.#open().directory.get(TenantId(id));
-    this.#node.held.requireThawed(entry.id);
+    this.#held.requireThawed(entry.id);
     return this.#node.tenants.use(entry.id, work);
   }
 

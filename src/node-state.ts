@@ -12,77 +12,33 @@ import {
 } from "./directory/data-directory.ts";
 import { Directory } from "./directory/directory.ts";
 import { assert, kimberliteError } from "./errors.ts";
-import { HeldKeys } from "./held-keys.ts";
-import { type Clock, systemClock } from "./host/clock.ts";
-import { type Disk, systemDisk } from "./host/disk.ts";
-import { type Randomness, systemRandomness } from "./host/randomness.ts";
-import { KekCache } from "./keys/kek-cache.ts";
+import type { Disk } from "./host/disk.ts";
+import type { Randomness } from "./host/randomness.ts";
 import { KeyStore } from "./keys/key-store.ts";
-import type { MasterKeyProvider } from "./keys/master-key.ts";
-import { MasterKeyRing, type OpenMasterKey } from "./keys/master-key-ring.ts";
-import { openMasterKey } from "./keys/master-key-uri.ts";
+import type { MasterKeyRing } from "./keys/master-key-ring.ts";
 import { parseStoredKeys } from "./keys/stored-keys.ts";
 import { TenantKeys } from "./keys/tenant-keys.ts";
 import { Journal } from "./log/journal.ts";
 import { listSegments, logFolder } from "./log/segment.ts";
 import type { NoteSigner } from "./log/signed-note.ts";
-import { parseLimits, requireMasterKey, requirePorts, requireSettings } from "./open-options.ts";
+import { type Base, type OpenOptions, parseOpenOptions } from "./open-options.ts";
 import { OpenTenants } from "./pipeline/open-tenants.ts";
-import { type RebuildProgress, removeProjections } from "./pipeline/recovery.ts";
+import { removeProjections } from "./pipeline/recovery.ts";
 import { SettleSweep } from "./pipeline/settle-sweep.ts";
 import { TenantEngine } from "./pipeline/tenant-engine.ts";
 import type { StatementLimits } from "./projection/connection.ts";
 import { Lanes } from "./projection/lanes.ts";
 import { QuotaGate } from "./quota/quota-gate.ts";
-import { TrustedClock } from "./retention/trusted-clock.ts";
+import type { TrustedClock } from "./retention/trusted-clock.ts";
 import { SystemTenant } from "./system-tenant.ts";
-import { Duration } from "./tenant/duration.ts";
-import { parseRetention, type TenantQuota } from "./tenant/tenant-config.ts";
+import type { TenantQuota } from "./tenant/tenant-config.ts";
 import { SYSTEM_TENANT, type TenantId } from "./tenant/tenant-id.ts";
-
-/** What `Kimberlite.open` takes. */
-export interface OpenOptions {
-  /** Folder of all data; created if it is absent. */
-  readonly dataDir: string;
-  readonly masterKey: MasterKeyProvider;
-  /** Other master keys, under which tenants may be after a rotation that was interrupted. */
-  readonly otherMasterKeys?: readonly MasterKeyProvider[];
-  /** False to refuse a folder that holds no installation yet (`directory_not_initialised`). */
-  readonly create?: boolean;
-  readonly limits?: Partial<StatementLimits>;
-  /** Most tenants open at a time; the others are cold. */
-  readonly maxOpenTenants?: number;
-  /** Blocks after which a tenant's DEK rotates by itself; far below 2³² (SP 800-38D). */
-  readonly dekRotateAfterBlocks?: number;
-  /** Bytes after which a tenant's log goes on in another file: 64 MiB unless given, 4 KiB or more. */
-  readonly logSegmentBytes?: number;
-  /** Bytes after which the commit journal goes on in its other file: 16 MiB unless given, 4 KiB or more. */
-  readonly journalFileBytes?: number;
-  readonly onProgress?: (progress: RebuildProgress) => void;
-  /**
-   * By how much the machine's clock may move from one run to the next and be believed for retention: 31 days unless
-   * given. A node that was off for longer counts retention from there on, later than it could and never earlier.
-   */
-  readonly maxClockGap?: Duration;
-  /**
-   * How long an unwrapped KEK is kept after its master key gave it, for a tenant that is closed and opened again; and how
-   * often the keys of tenants that hold their own are asked again. 5 minutes unless given.
-   */
-  readonly keyCacheTime?: Duration;
-  /** Opens the master keys that tenants hold; by its scheme, as the function `openMasterKey` does, unless given. */
-  readonly openMasterKey?: OpenMasterKey;
-  readonly clock?: Clock;
-  readonly disk?: Disk;
-  readonly randomness?: Randomness;
-}
 
 const DEFAULT_MAX_OPEN = 512;
 const DEFAULT_DEK_BLOCKS = 2 ** 28;
-const MIN_FILE_BYTES = 4_096;
 /** A clock that is off by more than this after a restart is recorded. */
 const JUMP_US = 60_000_000n;
 const RECORD_TIME_US = 3_600_000_000n;
-const DEFAULT_CLOCK_GAP_MS = 31 * 86_400_000;
 
 export class NodeState {
   readonly installation: Installation;
@@ -97,7 +53,7 @@ export class NodeState {
   readonly lanes: Lanes;
   readonly sweep: SettleSweep;
   readonly masters: MasterKeyRing;
-  readonly held: HeldKeys;
+  readonly keyCacheMs: number;
   readonly #randomness: Randomness;
   readonly #options: OpenOptions;
   readonly #unlock: () => void;
@@ -134,7 +90,7 @@ export class NodeState {
     this.disk = base.disk;
     this.root = base.root;
     this.masters = base.masters;
-    this.held = new HeldKeys(this, base.keyCacheMs);
+    this.keyCacheMs = base.keyCacheMs;
     this.tenants = new OpenTenants(
       (tenant) => this.#openTenant(tenant),
       base.options.maxOpenTenants ?? DEFAULT_MAX_OPEN,
@@ -142,7 +98,7 @@ export class NodeState {
   }
 
   static async open(options: OpenOptions): Promise<NodeState> {
-    const base = parseOptions(options);
+    const base = parseOpenOptions(options);
     const present = readInstallation(base.disk, base.root);
     if (present === undefined && options.create === false) {
       throw kimberliteError("directory_not_initialised", "the path holds no Kimberlite data directory");
@@ -281,7 +237,6 @@ export class NodeState {
 
   async close(): Promise<void> {
     const parts = [
-      this.held,
       { close: () => this.tenants.closeAll() },
       { close: () => recordTime(this.directory, this.clock) },
       this.#system,
@@ -328,58 +283,6 @@ export class NodeState {
       clock: this.clock,
     };
   }
-}
-
-interface Base {
-  readonly options: OpenOptions;
-  readonly masters: MasterKeyRing;
-  readonly keyCacheMs: number;
-  readonly root: string;
-  readonly limits: StatementLimits;
-  readonly clock: TrustedClock;
-  readonly disk: Disk;
-  readonly randomness: Randomness;
-}
-
-function parseOptions(options: OpenOptions): Base {
-  if (
-    typeof options !== "object" ||
-    options === null ||
-    typeof options.dataDir !== "string" ||
-    options.dataDir === ""
-  ) {
-    throw kimberliteError("invalid_argument", "open() takes { dataDir, masterKey }");
-  }
-  if (options.dataDir.includes("\0")) throw kimberliteError("invalid_argument", "dataDir is a path");
-  requireMasterKey(options.masterKey);
-  requirePorts(options);
-  requireSettings(options);
-  for (const bytes of [options.logSegmentBytes, options.journalFileBytes]) {
-    if (bytes === undefined || (Number.isSafeInteger(bytes) && bytes >= MIN_FILE_BYTES)) continue;
-    throw kimberliteError(
-      "invalid_argument",
-      `a file of the log or the journal has at least ${MIN_FILE_BYTES} bytes`,
-    );
-  }
-  const keyCacheMs = parseRetention(options.keyCacheTime ?? Duration.minutes(5));
-  const clock = new TrustedClock(
-    options.clock ?? systemClock,
-    options.maxClockGap === undefined ? DEFAULT_CLOCK_GAP_MS : parseRetention(options.maxClockGap),
-  );
-  return {
-    options,
-    keyCacheMs,
-    masters: new MasterKeyRing(options.masterKey, {
-      others: options.otherMasterKeys,
-      openMasterKey: options.openMasterKey ?? openMasterKey,
-      cache: new KekCache(clock, keyCacheMs),
-    }),
-    root: options.dataDir,
-    limits: parseLimits(options.limits),
-    clock,
-    disk: options.disk ?? systemDisk,
-    randomness: options.randomness ?? systemRandomness(),
-  };
 }
 
 /** A folder of tenants without its format file lost it: a new installation is not made over what they hold. */

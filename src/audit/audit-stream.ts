@@ -12,7 +12,7 @@ import { type AuditAction, type AuditEntry, type AuditEvent, encodeAuditEvent } 
 
 export const AUDIT_STREAM = 1;
 /** As its records name it; `streams()` calls it "audit". */
-export const AUDIT_STREAM_NAME = "_kimberlite_audit";
+const AUDIT_STREAM_NAME = "_kimberlite_audit";
 
 /** Which events are wanted. */
 export interface AuditRange {

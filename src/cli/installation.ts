@@ -13,7 +13,7 @@ import { systemDisk } from "../host/disk.ts";
 import type { MasterKeyProvider } from "../keys/master-key.ts";
 import { createMasterKeyFile, masterKeyFile } from "../keys/master-key-file.ts";
 import { Kimberlite } from "../kimberlite.ts";
-import type { OpenOptions } from "../node-state.ts";
+import type { OpenOptions } from "../open-options.ts";
 
 export interface InstallationPaths {
   readonly dir: string;

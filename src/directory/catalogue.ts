@@ -130,7 +130,7 @@ export function insertEntry(session: WriteSession, entry: DirectoryEntry): void 
 }
 
 /** Only what differs from what an absent row says is written: most tenants have none. */
-export function putPolicy(session: WriteSession, entry: DirectoryEntry): void {
+function putPolicy(session: WriteSession, entry: DirectoryEntry): void {
   const { id, retentionMode, masterKey, formerMasterKey } = entry;
   const held = [masterKey, formerMasterKey].filter((uri) => uri !== undefined).join(" ");
   const sql =

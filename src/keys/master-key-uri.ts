@@ -4,7 +4,7 @@ import type { MasterKeyProvider } from "./master-key.ts";
 import { masterKeyFile } from "./master-key-file.ts";
 
 /**
- * Opens the master key at `file:PATH`.
+ * Opens the master key at `file:PATH`, `awskms:///ARN` or `vault://HOST/MOUNT/keys/NAME`, with credentials from the environment.
  *
  * @throws `invalid_argument` for a scheme that is not known; else what the provider throws.
  */
@@ -14,7 +14,12 @@ export async function openMasterKey(uri: string): Promise<MasterKeyProvider> {
   switch (scheme) {
     case "file":
       return masterKeyFile(decodeURIComponent(uri.slice("file:".length).replace(/^\/\/(?=\/)/, "")));
+    case "awskms":
+      return (await import("./aws-kms.ts")).awsKms(uri);
+    case "vault":
+    case "openbao":
+      return (await import("./vault-transit.ts")).vaultTransit(uri);
     default:
-      throw kimberliteError("invalid_argument", "a master key's URI begins with file:");
+      throw kimberliteError("invalid_argument", "a master key's URI begins with file:, awskms: or vault:");
   }
 }

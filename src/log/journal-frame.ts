@@ -66,6 +66,9 @@ export interface Frames {
 }
 
 export interface FileFrames extends Frames {
+  /** Number of whole frames, and where they end. */
+  readonly count: number;
+  readonly end: number;
   /** Newest generation of a whole frame behind the place where reading stopped. */
   readonly behind: bigint;
 }
@@ -73,27 +76,28 @@ export interface FileFrames extends Frames {
 /** Reads one file of the journal; none is like an empty one. @throws `format_too_new` */
 export function readFrames(disk: Disk, path: string): FileFrames {
   const bytes = disk.readFile(path) ?? Buffer.alloc(0);
-  const { position, ...frames } = walkFrames(bytes);
+  const { position, count, ...frames } = walkFrames(bytes);
   let behind = 0n;
   for (let at = position; at + FRAME_HEADER_BYTES <= bytes.length; at += ALIGNMENT) {
     const found = parseFrame(bytes, at)?.generation ?? 0n;
     if (found > behind) behind = found;
   }
-  return { ...frames, behind };
+  return { ...frames, count, end: position, behind };
 }
 
 /** The whole frames from the start that follow each other, and where they end. */
-export function walkFrames(bytes: Buffer): Frames & { readonly position: number } {
+export function walkFrames(bytes: Buffer): Frames & { readonly position: number; readonly count: number } {
   const entries: JournalEntry[] = [];
   const generation = parseFrame(bytes, 0)?.generation ?? 0n;
   let position = 0;
-  for (let sequence = 0n; ; sequence += 1n) {
+  let count = 0;
+  for (; ; count += 1) {
     const frame = parseFrame(bytes, position);
-    if (frame === undefined || frame.generation !== generation || frame.sequence !== sequence) break;
-    entries.push(...frame.entries);
+    if (frame === undefined || frame.generation !== generation || frame.sequence !== BigInt(count)) break;
+    for (const entry of frame.entries) entries.push(entry);
     position += frame.totalBytes;
   }
-  return { generation, entries, position };
+  return { generation, entries, position, count };
 }
 
 /**

@@ -8,11 +8,15 @@
  * Kept: a commit resolves only after its frame is on the disk; frames hold nothing but sealed blocks and the headers
  * of segments; a frame is overwritten only when the segments that it covers, and their names, are durable. Survives: a
  * kill or power loss at any instant, a short or failed write (that frame's commits fail, and its place is made void), a
- * failed sync of a segment (the kernel forgets what it could not write: it is written again from here), a full disk.
+ * failed sync of a segment (the kernel forgets what it could not write: it is written again from here), a full disk. A
+ * tenant whose segments cannot be made durable stops no other: what is still needed of it is carried from file to file,
+ * its own commits are refused meanwhile, so that this stays bounded, and each turn and each try to use it tries again.
  */
 import { dirname, join } from "node:path";
+import { KimberliteError } from "../errors.ts";
 import type { Disk, DiskFile } from "../host/disk.ts";
-import type { TenantId } from "../tenant/tenant-id.ts";
+import { SYSTEM_TENANT, type TenantId } from "../tenant/tenant-id.ts";
+import { Coverage, type EntriesOfFile, inPlace, replayEntry } from "./journal-coverage.ts";
 import {
   ALIGNMENT,
   ENTRY_HEADER_BYTES,
@@ -41,35 +45,36 @@ interface JournalFile {
   generation: bigint;
   sequence: number;
   position: number;
-  readonly dirtySegments: Set<string>;
-  /** Folders in which a segment began. */
-  readonly dirtyFolders: Set<string>;
-  /** A sync failed: what the disk has of the covered segments is unknown until they are written again. */
-  doubtful: boolean;
+  readonly coverage: Coverage;
   /** A failed write may have left a whole frame behind the last one. */
   spoiled: boolean;
-  /** Durable entries that could not be written into their segments yet. */
-  retained: JournalEntry[];
 }
+
+type Failures = Map<TenantId, unknown>;
+
+/** A tenant that is refused is tried again with its next commit, this long after the last time. */
+const TRY_AGAIN_MS = 100;
 
 export class Journal {
   readonly #disk: Disk;
-  readonly #root: string;
   readonly #files: [JournalFile, JournalFile];
   readonly #fileBytes: number;
   #active: number;
   #queue: Waiting[] = [];
   #writing = false;
   #scheduled = false;
-  #recycling: Promise<void> | undefined;
+  #recycling: Promise<unknown> | undefined;
   #idle: (() => void)[] = [];
   /** Recycles under way: no frame is written meanwhile. */
   #holds = 0;
   /** A recycle that failed midway is finished before another frame is written. */
   #halfWiped = false;
+  /** Tenants whose segments could not be made durable when the journal needed it. */
+  readonly #refused: Map<TenantId, { readonly triedAtMs: number }> = new Map();
+  /** Syncs of segments run one after another. */
+  #syncing: Promise<unknown> = Promise.resolve();
 
   private constructor(
-    root: string,
     disk: Disk,
     start: {
       readonly files: [JournalFile, JournalFile];
@@ -77,7 +82,6 @@ export class Journal {
       readonly fileBytes: number;
     },
   ) {
-    this.#root = root;
     this.#disk = disk;
     this.#files = start.files;
     this.#fileBytes = start.fileBytes;
@@ -85,9 +89,10 @@ export class Journal {
   }
 
   /**
-   * Opens the journal of a data directory, replaying into the segments what a crash left there.
+   * Opens the journal of a data directory, replaying into the segments what a crash left there. A tenant whose segments
+   * refuse that is refused until they take it; what it needs stays in the journal.
    *
-   * @throws `journal_damaged` if a frame is missing before a later one.
+   * @throws `journal_damaged` if a frame is missing before a later one; `disk_full`, `disk_failed`.
    */
   static async open(root: string, disk: Disk, fileBytes: number = JOURNAL_FILE_BYTES): Promise<Journal> {
     const folder = join(root, "journal");
@@ -95,45 +100,76 @@ export class Journal {
     const names = ["0.jnl", "1.jnl"].map((name) => join(folder, name));
     const [first, second] = names.map((name) => readFrames(disk, name)) as [FileFrames, FileFrames];
     refuseLostFrames(first, second);
-    const inOrder = first.generation <= second.generation ? [first, second] : [second, first];
-    replayAll(
-      root,
-      disk,
-      inOrder.flatMap((frames) => frames.entries),
-    );
-    const files = names.map((name) => openJournalFile(disk, name, fileBytes)) as [JournalFile, JournalFile];
+    // The files take turns also from one opening to the next: `refuseLostFrames` relies on it.
+    const older = first.generation > second.generation ? 1 : 0;
+    const inOrder = older === 0 ? [first, second] : [second, first];
+    const entries = inOrder.flatMap((frames) => frames.entries);
+    const failures = replayAll(root, disk, entries);
+    const files = names.map((path) => openJournalFile(disk, path, { root, fileBytes })) as [
+      JournalFile,
+      JournalFile,
+    ];
     try {
       for (const path of [folder, root]) disk.syncFolder(path);
-      // The files take turns also from one opening to the next: `refuseLostFrames` relies on it.
-      const active = first.generation > second.generation ? 1 : 0;
-      const newest = (inOrder[1] as FileFrames).generation;
-      if (newest > 0n) await restart(files[active] as JournalFile, newest + 1n);
-      return new Journal(root, disk, { files, active, fileBytes });
+      const journal = new Journal(disk, { files, active: older, fileBytes });
+      await journal.#begin(inOrder as [FileFrames, FileFrames], failures);
+      return journal;
     } catch (error) {
       for (const { file } of files) file.close();
       throw error;
     }
   }
 
+  /** The older file is begun anew, once what a refused tenant still needs of it is in the newer one. */
+  async #begin([, newer]: readonly [FileFrames, FileFrames], failures: Failures): Promise<void> {
+    const [active, other] = [this.#file, this.#other];
+    if (newer.generation === 0n) return;
+    if (failures.size > 0) {
+      Object.assign(other, { generation: newer.generation, sequence: newer.count, position: newer.end });
+      const before = readFrames(this.#disk, active.path).entries;
+      await this.#append(
+        other,
+        before.filter(({ tenant }) => failures.has(tenant)),
+      );
+      other.coverage.noteUnwritten(this.#entriesOf(other)().filter(({ tenant }) => failures.has(tenant)));
+      this.#refuse(failures);
+    }
+    await restart(active, newer.generation + 1n);
+  }
+
   /** Calls `done(undefined)` when the entry is on the disk, or `done(error)`; never both, never neither. */
   commit(entry: JournalEntry, done: (error: unknown) => void): void {
+    if (this.#refused.size > 0 && this.#refused.has(entry.tenant)) {
+      this.#tryAgain(entry.tenant).then(() => this.commit(entry, done), done);
+      return;
+    }
     this.#queue.push({ entry, done });
     this.#schedule();
   }
 
   /** Keeps a durable entry whose segment refused it: the journal does not forget it before the segment has it. */
   retain(entry: JournalEntry): void {
-    this.#file.retained.push(entry);
-  }
-
-  /** Writes a tenant's retained entries into its segments. @throws `disk_full`, `disk_failed` */
-  flushRetained(tenant: TenantId): void {
-    for (const file of this.#files) this.#flush(file, (entry) => entry.tenant === tenant);
+    this.#file.coverage.retain(entry);
   }
 
   /**
-   * Syncs every covered segment and empties both files: afterwards the journal holds no byte of any tenant. Commits
-   * wait meanwhile. After a failure the next commit, or the next call, finishes it.
+   * Makes the segments of a tenant durable if one of them refused an entry, or could not be synced, before. Asked
+   * whenever a tenant is opened; costs nothing where nothing failed.
+   *
+   * @throws `disk_full`, `disk_failed`: the tenant cannot be served, and nothing of it is lost.
+   */
+  async settle(tenant: TenantId): Promise<void> {
+    const owed = this.#files.some(({ coverage }) => coverage.holdsRetained(tenant));
+    if (!owed && !this.#refused.has(tenant)) return;
+    await this.#serially(async () => {
+      for (const file of this.#files) await this.#settleTenant(file, tenant, this.#entriesOf(file));
+      this.#refused.delete(tenant);
+    });
+  }
+
+  /**
+   * Syncs every covered segment and empties both files: afterwards the journal holds no byte of any tenant, but for those
+   * whose segments cannot be made durable. Commits wait meanwhile. After a failure the next commit, or the next call, finishes it.
    *
    * @throws `disk_full`, `disk_failed`
    */
@@ -141,8 +177,10 @@ export class Journal {
     this.#holds += 1;
     try {
       while (this.#writing) await this.#untilIdle();
+      // What is durable by now is written into its segment in this turn of the event loop.
+      await new Promise<void>((resolve) => setImmediate(resolve));
       await this.#recycling?.catch(() => undefined);
-      for (const file of this.#files) await this.#syncSegments(file);
+      await this.#gather();
       this.#halfWiped = true;
       await this.#wipe();
     } finally {
@@ -151,13 +189,14 @@ export class Journal {
     }
   }
 
-  /** Finishes what waits; afterwards there is nothing to replay. @throws `disk_full`, `disk_failed` */
+  /** Finishes what waits; afterwards there is nothing to replay, but for tenants that are refused. @throws `disk_full`, `disk_failed` */
   async close(): Promise<void> {
     while (this.#writing || this.#queue.length > 0) await this.#untilIdle();
     await this.#recycling?.catch(() => undefined);
     try {
+      await this.#serially(async () => undefined);
       await voidPlace(this.#file);
-      for (const file of this.#files) await this.#syncSegments(file);
+      await this.#gather();
       await this.#retire();
     } finally {
       for (const file of this.#files) file.file.close();
@@ -166,6 +205,10 @@ export class Journal {
 
   get #file(): JournalFile {
     return this.#files[this.#active] as JournalFile;
+  }
+
+  get #other(): JournalFile {
+    return this.#files[1 - this.#active] as JournalFile;
   }
 
   #untilIdle(): Promise<void> {
@@ -210,10 +253,13 @@ export class Journal {
     if (this.#halfWiped) await this.#wipe();
     if (this.#file.position >= this.#fileBytes) await this.#turn();
     const file = this.#file;
-    const frame = encodeFrame(
-      batch.map((waiting) => waiting.entry),
-      file,
-    );
+    const entries = batch.map((waiting) => waiting.entry);
+    await this.#writeTo(file, entries);
+    for (const entry of entries) file.coverage.note(entry);
+  }
+
+  async #writeTo(file: JournalFile, entries: readonly JournalEntry[]): Promise<void> {
+    const frame = encodeFrame(entries, file);
     file.spoiled = true;
     try {
       await file.file.writeDurably(frame, file.position);
@@ -225,26 +271,67 @@ export class Journal {
     file.spoiled = false;
     file.position += frame.length;
     file.sequence += 1;
-    for (const { entry } of batch) this.#noteDirty(file, entry);
   }
 
-  #noteDirty(file: JournalFile, entry: JournalEntry): void {
-    const folder = logFolder(this.#root, entry.tenant);
-    file.dirtySegments.add(segmentPath(folder, entry.segment));
-    if (entry.position === 0) file.dirtyFolders.add(folder);
+  /** Adds entries to a file, in as many frames as they need. */
+  async #append(file: JournalFile, entries: readonly JournalEntry[]): Promise<void> {
+    let from = 0;
+    for (let to = 0, bytes = 0; to < entries.length; to += 1) {
+      bytes += ENTRY_HEADER_BYTES + (entries[to] as JournalEntry).bytes.length;
+      if (bytes <= MAX_FRAME_BYTES && to + 1 < entries.length) continue;
+      await this.#writeTo(file, entries.slice(from, to + 1));
+      from = to + 1;
+      bytes = 0;
+    }
   }
 
   /** Goes on in the other file, which must be clean by now, and starts to clean the one that is full. */
   async #turn(): Promise<void> {
     await this.#recycling?.catch(() => undefined);
     const full = this.#file;
-    const next = this.#files[1 - this.#active] as JournalFile;
-    // Usually nothing is left to sync; after a failed sync this is the second try, and its failure fails the commit.
-    await this.#syncSegments(next);
+    const next = this.#other;
+    // Usually nothing is left to sync. After a failed sync this is the second try: what fails again is carried over.
+    const failures = await this.#syncSegments(next);
+    await this.#carry(next, full, failures);
     await restart(next, full.generation + 1n);
     this.#active = 1 - this.#active;
     this.#recycling = this.#syncSegments(full);
     this.#recycling.catch(() => undefined);
+  }
+
+  /** Before a file is begun anew: what tenants still need of it goes to the other, and they are refused meanwhile. */
+  async #carry(from: JournalFile, to: JournalFile, failures: Failures): Promise<void> {
+    if (failures.size > 0) {
+      const needed = from.coverage.needed(this.#entriesOf(from)(), new Set(failures.keys()));
+      await this.#append(to, needed);
+      to.coverage.noteUnwritten(needed);
+      this.#refuse(failures);
+    }
+    from.coverage.clear();
+  }
+
+  /** Everything that is not durable in its segment is in the active file, and nothing in the other. */
+  async #gather(): Promise<void> {
+    const other = this.#other;
+    await this.#carry(other, this.#file, await this.#syncSegments(other));
+    this.#refuse(await this.#syncSegments(this.#file));
+  }
+
+  #refuse(failures: Failures): void {
+    const triedAtMs = performance.now();
+    for (const tenant of failures.keys()) this.#refused.set(tenant, { triedAtMs });
+  }
+
+  /** A commit of a refused tenant waits for its segments to be tried again, which is done after a moment. */
+  async #tryAgain(tenant: TenantId): Promise<void> {
+    const waitMs = (this.#refused.get(tenant)?.triedAtMs ?? 0) + TRY_AGAIN_MS - performance.now();
+    if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
+    try {
+      await this.settle(tenant);
+    } catch (error) {
+      if (error instanceof KimberliteError) this.#refuse(new Map([[tenant, error]]));
+      throw error;
+    }
   }
 
   async #wipe(): Promise<void> {
@@ -257,66 +344,72 @@ export class Journal {
   }
 
   /**
-   * Makes every frame obsolete, once all segments are synced: an empty frame begins the newest generation, then the
-   * other file loses its start. At every instant one of the two files begins with a whole frame, for what stands behind
-   * the starts would else pass for lost: so without a frame in the active file, which then is the newer one already, the
-   * other is left as it is until the empty frame is there.
+   * Makes every frame obsolete, once all segments are synced: a frame with nothing but what refused tenants still need,
+   * which mostly is nothing, begins the newest generation, then the other file loses its start. At every instant one of
+   * the two files begins with a whole frame, for what stands behind the starts would else pass for lost: so without a
+   * frame in the active file, which then is the newer one already, the other is left as it is until that frame is there.
    */
   async #retire(): Promise<void> {
-    const { generation, position } = this.#file;
-    if (position > 0) {
-      await restart(this.#files[1 - this.#active] as JournalFile, generation + 1n);
+    const former = this.#file;
+    const needed = former.coverage.needed(this.#entriesOf(former)(), new Set(former.coverage.tenants()));
+    if (former.position > 0) {
+      await restart(this.#other, former.generation + 1n);
       this.#active = 1 - this.#active;
     }
     const newest = this.#file;
-    const empty = encodeFrame([], newest);
-    await newest.file.writeDurably(empty, 0);
-    newest.position = empty.length;
-    newest.sequence = 1;
-    const older = this.#files[1 - this.#active] as JournalFile;
+    if (needed.length === 0) await this.#writeTo(newest, []);
+    else await this.#append(newest, needed);
+    former.coverage.clear();
+    newest.coverage.noteUnwritten(needed);
+    const older = this.#other;
     await restart(older, older.generation);
   }
 
-  #flush(file: JournalFile, chosen: (entry: JournalEntry) => boolean): void {
-    for (const entry of file.retained.filter(chosen)) {
-      replay(this.#root, this.#disk, entry);
-      file.retained.splice(file.retained.indexOf(entry), 1);
-    }
+  /** Makes every segment durable that the file covers. @returns the tenants whose segments refuse, with why */
+  #syncSegments(file: JournalFile): Promise<Failures> {
+    return this.#serially(async () => {
+      const failures: Failures = new Map();
+      const entries = this.#entriesOf(file);
+      for (const tenant of file.coverage.tenants()) {
+        try {
+          await this.#settleTenant(file, tenant, entries);
+        } catch (error) {
+          if (!(error instanceof KimberliteError)) throw error;
+          failures.set(tenant, error);
+        }
+        const elsewhere = this.#files.some((each) => each !== file && each.coverage.covers(tenant));
+        if (!failures.has(tenant) && !elsewhere) this.#refused.delete(tenant);
+      }
+      return failures;
+    });
   }
 
-  async #syncSegments(file: JournalFile): Promise<void> {
-    this.#flush(file, () => true);
+  async #settleTenant(file: JournalFile, tenant: TenantId, entries: EntriesOfFile): Promise<void> {
     try {
-      if (file.doubtful) this.#writeAgain(file);
-      for (const path of [...file.dirtySegments]) {
-        const segment = openIfPresent(this.#disk, path);
-        if (segment !== undefined) await segment.sync().finally(() => segment.close());
-        file.dirtySegments.delete(path);
-      }
-      for (const folder of [...file.dirtyFolders]) {
-        if (this.#disk.has(folder)) this.#disk.syncFolder(folder);
-        file.dirtyFolders.delete(folder);
-      }
+      await file.coverage.settle(tenant, entries);
     } catch (error) {
       // Both: a segment that failed may hold bytes of either.
-      for (const either of this.#files) either.doubtful = true;
+      for (const either of this.#files) either.coverage.doubt(tenant);
       throw error;
     }
-    file.doubtful = false;
   }
 
-  /** After a failed sync the kernel may count pages as clean that never reached the disk: syncing again proves nothing. */
-  #writeAgain(file: JournalFile): void {
-    const bytes = (this.#disk.readFile(file.path) ?? Buffer.alloc(0)).subarray(0, file.position);
-    for (const entry of walkFrames(bytes).entries) {
-      const path = segmentPath(logFolder(this.#root, entry.tenant), entry.segment);
-      const segment = file.dirtySegments.has(path) ? openIfPresent(this.#disk, path) : undefined;
-      try {
-        segment?.write(entry.bytes, entry.position);
-      } finally {
-        segment?.close();
+  /** The entries that stand in a file, read when they are first wanted. */
+  #entriesOf(file: JournalFile): EntriesOfFile {
+    let entries: readonly JournalEntry[] | undefined;
+    return () => {
+      if (entries === undefined) {
+        const bytes = (this.#disk.readFile(file.path) ?? Buffer.alloc(0)).subarray(0, file.position);
+        entries = walkFrames(bytes).entries;
       }
-    }
+      return entries;
+    };
+  }
+
+  #serially<T>(work: () => Promise<T>): Promise<T> {
+    const running = this.#syncing.then(work);
+    this.#syncing = running.catch(() => undefined);
+    return running;
   }
 }
 
@@ -345,56 +438,52 @@ async function voidPlace(file: JournalFile): Promise<void> {
   file.spoiled = false;
 }
 
-function openJournalFile(disk: Disk, path: string, fileBytes: number): JournalFile {
+function openJournalFile(
+  disk: Disk,
+  path: string,
+  at: { readonly root: string; readonly fileBytes: number },
+): JournalFile {
   const file = disk.open(path, "durable");
   // Written once in full, so that a commit's write changes no metadata and needs no journal of the file system.
-  if (file.size() < fileBytes) file.write(Buffer.alloc(fileBytes - file.size()), file.size());
+  if (file.size() < at.fileBytes) file.write(Buffer.alloc(at.fileBytes - file.size()), file.size());
   return {
     path,
     file,
     generation: 1n,
     sequence: 0,
     position: 0,
-    dirtySegments: new Set(),
-    dirtyFolders: new Set(),
-    doubtful: false,
+    coverage: new Coverage(at.root, disk),
     spoiled: false,
-    retained: [],
   };
 }
 
-/** Brings segments up to the journal, and makes them and their names durable. */
-function replayAll(root: string, disk: Disk, entries: readonly JournalEntry[]): void {
+/**
+ * Brings segments up to the journal, and makes them and their names durable, tenant by tenant.
+ *
+ * @returns the tenants whose segments refuse, with why.
+ * @throws `disk_full`, `disk_failed` for the system tenant, without which there is no node
+ */
+function replayAll(root: string, disk: Disk, entries: readonly JournalEntry[]): Failures {
+  const failures: Failures = new Map();
+  for (const [tenant, own] of Map.groupBy(entries, (entry) => entry.tenant)) {
+    try {
+      replayTenant(root, disk, own);
+    } catch (error) {
+      if (tenant === SYSTEM_TENANT || !(error instanceof KimberliteError)) throw error;
+      failures.set(tenant, error);
+    }
+  }
+  return failures;
+}
+
+function replayTenant(root: string, disk: Disk, entries: readonly JournalEntry[]): void {
   const touched = new Set<string>();
-  for (const entry of entries) {
-    if (replay(root, disk, entry)) touched.add(segmentPath(logFolder(root, entry.tenant), entry.segment));
+  for (const entry of inPlace(entries)) {
+    if (replayEntry(root, disk, entry))
+      touched.add(segmentPath(logFolder(root, entry.tenant), entry.segment));
   }
   for (const path of touched) syncPath(disk, path);
   for (const folder of new Set([...touched].map(dirname))) disk.syncFolder(folder);
-}
-
-/**
- * Writes an entry into its segment, also where it reads back the same: that may be the system's cache, and not the
- * disk. A tenant whose folder is gone was erased.
- *
- * @returns whether there is such a segment.
- */
-function replay(root: string, disk: Disk, entry: JournalEntry): boolean {
-  const folder = logFolder(root, entry.tenant);
-  const path = segmentPath(folder, entry.segment);
-  const begins = entry.position === 0;
-  const file = begins && disk.has(folder) ? disk.open(path, "create") : openIfPresent(disk, path);
-  if (file === undefined) return false;
-  try {
-    file.write(entry.bytes, entry.position);
-  } finally {
-    file.close();
-  }
-  return true;
-}
-
-function openIfPresent(disk: Disk, path: string): DiskFile | undefined {
-  return disk.has(path) ? disk.open(path, "update") : undefined;
 }
 
 function syncPath(disk: Disk, path: string): void {

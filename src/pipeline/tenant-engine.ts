@@ -82,7 +82,7 @@ export class TenantEngine {
   /** @throws `log_damaged`, `keys_missing`, `format_too_new`, `disk_full`, `disk_failed`, `runtime_unsupported` */
   static async open(options: EngineOptions): Promise<TenantEngine> {
     const { disk, root, tenant, journal } = options;
-    journal.flushRetained(tenant);
+    await journal.settle(tenant);
     disk.makeFolder(logFolder(root, tenant));
     try {
       return new TenantEngine(options, await recover(options));

@@ -14,6 +14,7 @@ describe("parseTenantConfig", () => {
       name: "Hospital",
       region: "us-east",
       retentionMs: 0,
+      retentionMode: "governance",
       quota: {},
     });
     const full = { ...config, region: Region.EuWest, retention: Duration.days(2), quota: { maxLogBytes: 5 } };

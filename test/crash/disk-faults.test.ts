@@ -176,6 +176,40 @@ describe("a segment's disk refuses", () => {
     );
   });
 
+  it.each([
+    ["syncs", at("sync", "/tenants/1/log/", () => refusing("EIO"))],
+    ["writes", at("write", "/tenants/1/log/", () => refusing("EIO"))],
+    ["openings", at("open", "/tenants/1/log/", () => refusing("EMFILE"))],
+  ] as const)(
+    "%s for good, over many turns of the journal and restarts: no other tenant is stopped",
+    async (_, refusal) => {
+      const done = new Map<TenantId, number[]>([
+        [ONE, []],
+        [TWO, []],
+      ]);
+      let n = 0;
+      const writeBoth = async (): Promise<void> => {
+        n += 1;
+        const first = insert(ONE, n, 900);
+        expect(await insert(TWO, n, 900)).toBe("done");
+        done.get(TWO)?.push(n);
+        const outcome = await first;
+        if (outcome === "done") done.get(ONE)?.push(n);
+        else expect([...DISK_CODES, "overloaded"]).toContain(outcome);
+      };
+      await writeBoth();
+      fault = refusal;
+      for (let round = 0; round < 3; round += 1) {
+        for (let each = 0; each < 25; each += 1) await writeBoth();
+        await db.close();
+        db = await open();
+      }
+      expect(done.get(ONE)?.length).toBeLessThan(40);
+      expect(await rowsOf(TWO)).toEqual(done.get(TWO));
+      await expectRows(done);
+    },
+  );
+
   it("a write, and the process ends before it served again", async () => {
     fault = at("write", "/tenants/1/log/", SHORT_AND_FULL);
     expect(await insert(ONE, 1)).toBe("done");

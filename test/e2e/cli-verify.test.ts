@@ -261,7 +261,7 @@ describe("key", () => {
     expect(report).toMatchObject({
       kek: { version: 2 },
       deks: [{ version: 1 }, { version: 2 }],
-      blocksSealed: 1,
+      blocksSealed: 2,
     });
     expect(JSON.stringify(report)).not.toMatch(/[A-Za-z0-9+/]{43}=/);
     expect(await verifyJson(path)).toMatchObject({ code: 0, report: { ok: true } });
