@@ -1,6 +1,7 @@
 /**
- * An installation as the command lays it out: `DIR/master.key`, `DIR/data`, and `DIR/master.key.next` only while a
- * rotation of the master key is under way.
+ * An installation as the command lays it out: `DIR/data`, and `DIR/master.key` or, for a master key elsewhere, a
+ * `DIR/config.json` that names it by its URI. While a rotation of the master key is under way `DIR/master.key.next`, or
+ * the configuration, holds the one that it leads to.
  *
  * Kept: an installation that is there is never made anew; a rotation that was interrupted locks nobody out, because
  * until it is finished both keys are tried.
@@ -12,19 +13,34 @@ import { kimberliteError } from "../errors.ts";
 import { systemDisk } from "../host/disk.ts";
 import type { MasterKeyProvider } from "../keys/master-key.ts";
 import { createMasterKeyFile, masterKeyFile } from "../keys/master-key-file.ts";
+import { openMasterKey } from "../keys/master-key-uri.ts";
 import { Kimberlite } from "../kimberlite.ts";
+import type { RotationProgress } from "../master-rotation.ts";
 import type { OpenOptions } from "../open-options.ts";
 
 export interface InstallationPaths {
   readonly dir: string;
   readonly masterKey: string;
   readonly nextMasterKey: string;
+  readonly config: string;
   readonly data: string;
+}
+
+/** What the configuration says; both are URIs for `openMasterKey`. */
+interface Configuration {
+  readonly masterKey?: string;
+  readonly nextMasterKey?: string;
 }
 
 export function installationPaths(dir: string): InstallationPaths {
   const masterKey = join(dir, "master.key");
-  return { dir, masterKey, nextMasterKey: `${masterKey}.next`, data: join(dir, "data") };
+  return {
+    dir,
+    masterKey,
+    nextMasterKey: `${masterKey}.next`,
+    config: join(dir, "config.json"),
+    data: join(dir, "data"),
+  };
 }
 
 /**
@@ -33,15 +49,18 @@ export function installationPaths(dir: string): InstallationPaths {
  * @returns true if the master key was made now.
  * @throws `already_initialised`, and what `Kimberlite.open` throws
  */
-export async function initialise(paths: InstallationPaths): Promise<boolean> {
+export async function initialise(paths: InstallationPaths, uri?: string): Promise<boolean> {
   if (readInstallation(systemDisk, paths.data) !== undefined) {
     throw kimberliteError("already_initialised", `${paths.dir} is initialised already; nothing was changed`);
   }
+  const elsewhere = uri === undefined ? undefined : await openMasterKey(uri);
   systemDisk.makeFolder(paths.dir);
-  const fresh = !systemDisk.has(paths.masterKey);
+  const fresh = elsewhere === undefined && !systemDisk.has(paths.masterKey);
   if (fresh) createMasterKeyFile(paths.masterKey);
-  const db = await Kimberlite.open({ dataDir: paths.data, masterKey: masterKeyFile(paths.masterKey) });
+  const masterKey = elsewhere ?? masterKeyFile(paths.masterKey);
+  const db = await Kimberlite.open({ dataDir: paths.data, masterKey });
   await db.close();
+  if (uri !== undefined) await configure(paths, { masterKey: uri });
   return fresh;
 }
 
@@ -56,7 +75,8 @@ export async function openInstallation(
       `${paths.dir} holds no installation; make one with: kimberlite init --dir ${paths.dir}`,
     );
   }
-  return Kimberlite.open({ ...options, dataDir: paths.data, ...masterKeysOf(paths), create: false });
+  const masterKeys = await masterKeysOf(paths);
+  return Kimberlite.open({ ...options, dataDir: paths.data, ...masterKeys, create: false });
 }
 
 /** Opens, works, and closes whatever the work did. */
@@ -75,12 +95,64 @@ export async function withInstallation<T>(
   }
 }
 
-/** The installation's master key; in the middle of a rotation also the one that it leads to. */
-export function masterKeysOf(
+/** The installation's master key; in the middle of a rotation also the one that it leads to. @throws as `openMasterKey` */
+async function masterKeysOf(
+  paths: InstallationPaths,
+): Promise<Pick<OpenOptions, "masterKey"> & { readonly otherMasterKeys: readonly MasterKeyProvider[] }> {
+  const { masterKey, nextMasterKey } = readConfiguration(paths);
+  const others = nextMasterKey === undefined ? [] : [await openMasterKey(nextMasterKey)];
+  if (masterKey === undefined) {
+    const files = masterKeyFilesOf(paths);
+    return { ...files, otherMasterKeys: [...files.otherMasterKeys, ...others] };
+  }
+  return { masterKey: await openMasterKey(masterKey), otherMasterKeys: others };
+}
+
+/** The master key in its file; in the middle of a rotation also the one that it leads to. */
+export function masterKeyFilesOf(
   paths: InstallationPaths,
 ): Pick<OpenOptions, "masterKey"> & { readonly otherMasterKeys: readonly MasterKeyProvider[] } {
   const next = systemDisk.has(paths.nextMasterKey) ? [masterKeyFile(paths.nextMasterKey)] : [];
   return { masterKey: masterKeyFile(paths.masterKey), otherMasterKeys: next };
+}
+
+function readConfiguration(paths: InstallationPaths): Configuration {
+  const bytes = systemDisk.readFile(paths.config);
+  if (bytes === undefined) return {};
+  try {
+    const parsed = JSON.parse(bytes.toString("utf8")) as Record<string, unknown>;
+    const known = Object.entries(parsed).every(
+      ([name, value]) => /^(masterKey|nextMasterKey)$/.test(name) && typeof value === "string",
+    );
+    if (known) return parsed as Configuration;
+  } catch {
+    // Said below, as of anything else that is not a configuration.
+  }
+  throw kimberliteError("invalid_argument", `${paths.config} is not {"masterKey": "URI"}`);
+}
+
+async function configure(paths: InstallationPaths, configuration: Configuration): Promise<void> {
+  await systemDisk.replaceFile(paths.config, Buffer.from(`${JSON.stringify(configuration, null, 2)}\n`));
+}
+
+/**
+ * Re-wraps every tenant's keys under the master key that a URI names, which is the installation's from then on. After an
+ * interruption both are known, and the command is given again. A key file that was the former one stays where it is.
+ *
+ * @returns the new key's id
+ */
+export async function rotateMasterKeyTo(
+  paths: InstallationPaths,
+  uri: string,
+  onProgress: (progress: RotationProgress) => void,
+): Promise<string> {
+  const { masterKey: former } = readConfiguration(paths);
+  const next = await openMasterKey(uri);
+  await configure(paths, { ...(former === undefined ? {} : { masterKey: former }), nextMasterKey: uri });
+  const keyId = next.keyId;
+  await withInstallation(paths, (db) => db.rotateMasterKey(next, { actor: actorName(), onProgress }));
+  await configure(paths, { masterKey: uri });
+  return keyId;
 }
 
 /**
@@ -91,7 +163,7 @@ export async function rotateMasterKeyFile(paths: InstallationPaths): Promise<str
   const keyId = await withInstallation(paths, async (db) => {
     if (!systemDisk.has(paths.nextMasterKey)) createMasterKeyFile(paths.nextMasterKey);
     const next = masterKeyFile(paths.nextMasterKey);
-    await db.rotateMasterKey(next);
+    await db.rotateMasterKey(next, { actor: actorName() });
     return next.keyId;
   });
   const bytes = systemDisk.readFile(paths.nextMasterKey);

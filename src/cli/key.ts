@@ -2,7 +2,14 @@
 import { kimberliteError } from "../errors.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions } from "./arguments.ts";
-import { installationPaths, rotateMasterKeyFile, withInstallation } from "./installation.ts";
+import {
+  actorName,
+  installationPaths,
+  rotateMasterKeyFile,
+  rotateMasterKeyTo,
+  withInstallation,
+} from "./installation.ts";
+import { startProgress } from "./progress.ts";
 import { counted, formatTime, renderTable, toJson } from "./render.ts";
 
 interface TenantOptions extends GlobalOptions {
@@ -57,17 +64,49 @@ export async function rotateKek(options: TenantOptions): Promise<undefined> {
 }
 
 export async function rotateMaster(
-  options: GlobalOptions & { readonly tenant?: TenantId },
+  options: GlobalOptions & { readonly tenant?: TenantId; readonly to?: string },
 ): Promise<undefined> {
   if (options.tenant !== undefined) {
     throw kimberliteError("invalid_argument", "the master key is one for all tenants; leave --tenant out");
   }
   const paths = installationPaths(options.dir);
+  if (options.to !== undefined) return moveMaster(options, options.to);
   const masterKeyId = await rotateMasterKeyFile(paths);
   report(
     options,
     { masterKeyId },
     `${paths.masterKey} is master key ${masterKeyId} now: keep a copy elsewhere`,
+  );
+}
+
+async function moveMaster(options: GlobalOptions, uri: string): Promise<undefined> {
+  const progress = startProgress("rotate the master key");
+  try {
+    const masterKeyId = await rotateMasterKeyTo(installationPaths(options.dir), uri, ({ done, total }) =>
+      progress.update(done, total),
+    );
+    report(options, { masterKeyId }, `master key ${masterKeyId} wraps every tenant's keys now`);
+  } finally {
+    progress.stop();
+  }
+}
+
+interface MoveOptions extends TenantOptions {
+  readonly to: string;
+  readonly reason?: string;
+}
+
+export async function moveTenant(options: MoveOptions): Promise<undefined> {
+  const { tenant, to, reason } = options;
+  const given = { actor: actorName(), ...(reason === undefined ? {} : { reason }) };
+  const { masterKeyId } = await withInstallation(installationPaths(options.dir), async (db) => {
+    await db.setTenantMasterKey(tenant, to === "node" ? null : to, given);
+    return db.keys(tenant);
+  });
+  report(
+    options,
+    { tenant, masterKeyId },
+    `tenant ${tenant}: its KEK is wrapped by master key ${masterKeyId}`,
   );
 }
 

@@ -23,7 +23,7 @@ import { listSegments, logFolder, segmentPath } from "../log/segment.ts";
 import { parseVerifierKey } from "../log/signed-note.ts";
 import { type VerifyProgress, type VerifyReport, verifyLog } from "../log/verify.ts";
 import { SYSTEM_TENANT, TenantId } from "../tenant/tenant-id.ts";
-import { type InstallationPaths, installationPaths, masterKeysOf } from "./installation.ts";
+import { type InstallationPaths, installationPaths, masterKeyFilesOf } from "./installation.ts";
 
 /** Where the files are. */
 export interface VerifiablePlace {
@@ -54,7 +54,7 @@ export function findPlace(path: string, options: { readonly seals: boolean }): V
 }
 
 function masterKeyRing(paths: InstallationPaths): MasterKeyRing {
-  const { masterKey, otherMasterKeys } = masterKeysOf(paths);
+  const { masterKey, otherMasterKeys } = masterKeyFilesOf(paths);
   return new MasterKeyRing(masterKey, {
     others: otherMasterKeys,
     openMasterKey,

@@ -54,6 +54,7 @@ function makeProgram(ended: (exitCode: number) => void): Command {
   addSqlCommands(define);
   addProofCommands(define);
   addKeyCommands(program, ended);
+  addGovernanceCommands(program, define, ended);
   inheritSettings(program);
   return program;
 }
@@ -79,6 +80,9 @@ function addFirstCommands(define: Define): void {
     "init",
     "make an installation: master key, data directory",
     async () => (await import("./init.ts")).init,
+  ).option(
+    "--master-key <uri>",
+    "a master key elsewhere: awskms:///ARN, vault://HOST:PORT/MOUNT/keys/NAME, file:PATH",
   );
   define(
     "demo",
@@ -108,7 +112,11 @@ function addTenantCommands(program: Command, ended: (exitCode: number) => void):
       .argument("<id>", "1 to 2^63-1", TenantId)
       .requiredOption("--name <name>", "for people")
       .option("--region <region>", "such as us-east or eu-central", "us-east")
-      .option("--retention-days <days>", "how long its data must be kept", parseDays),
+      .option("--retention-days <days>", "how long its data must be kept", parseDays)
+      .addOption(
+        new Option("--retention-mode <mode>", "compliance is for ever").choices(["governance", "compliance"]),
+      )
+      .option("--master-key <uri>", "a master key of its own"),
   );
   define("list", "list the tenants", async () => (await load()).listTenants);
   define("describe", "show a tenant and what it uses", async () => (await load()).describeTenant).argument(
@@ -190,12 +198,67 @@ function addKeyCommands(program: Command, ended: (exitCode: number) => void): vo
     async () => {
       return (await load()).rotateMaster;
     },
-  );
+  ).option("--to <uri>", "move to the master key that a URI names");
+  define(
+    "move",
+    "have a tenant hold its own master key, or with --to node none",
+    async () => (await load()).moveTenant,
+  )
+    .addOption(tenantOption())
+    .requiredOption("--to <uri>", "the URI of its master key")
+    .option("--reason <text>", "why; it is recorded");
   define(
     "verifier",
     "print the public key that checkpoints verify under",
     async () => (await load()).printVerifier,
   );
+}
+
+function addGovernanceCommands(program: Command, define: Define, ended: (exitCode: number) => void): void {
+  const load = () => import("./governance.ts");
+  const reason = (): Option => new Option("--reason <text>", "why; it is recorded").makeOptionMandatory();
+  define(
+    "erase",
+    "erase a tenant for ever: destroy its keys, remove its data, certify it",
+    async () => (await load()).erase,
+  )
+    .addOption(tenantOption())
+    .addOption(reason())
+    .requiredOption("--certificate <file>", "new file for the signed certificate")
+    .option("--override-retention", "also what is younger than its retention, in governance mode")
+    .option("--keep-ciphertext", "keep the sealed blocks, which nobody can read any more");
+  define(
+    "certificate",
+    "print the certificate of an erased tenant",
+    async () => (await load()).printCertificate,
+  ).addOption(tenantOption());
+  const hold = definer(
+    program.command("hold").description("legal holds: while one stands, nothing is erased"),
+    ended,
+  );
+  const name = (): Option => new Option("--name <name>", "a case number, for one").makeOptionMandatory();
+  hold("place", "place a hold on a tenant", async () => (await load()).placeHold)
+    .addOption(tenantOption())
+    .addOption(name())
+    .addOption(reason());
+  hold("release", "end a hold", async () => (await load()).releaseHold)
+    .addOption(tenantOption())
+    .addOption(name())
+    .addOption(reason());
+  hold("list", "list the holds of a tenant", async () => (await load()).listHolds).addOption(tenantOption());
+  define("retention", "say how long a tenant's data is kept at least", async () => (await load()).retention)
+    .addOption(tenantOption())
+    .requiredOption("--days <days>", "from its commit on", parseDays)
+    .addOption(new Option("--mode <mode>", "compliance is for ever").choices(["governance", "compliance"]))
+    .option("--reason <text>", "why; needed to shorten it");
+  define(
+    "audit",
+    "print what was done to a tenant, or without --tenant to the node",
+    async () => (await load()).audit,
+  )
+    .addOption(new Option("--tenant <id>", "the tenant's id").argParser(TenantId))
+    .option("--action <action>", "only this one, such as tenant.erase")
+    .option("--limit <count>", "at most so many", (text: string) => Number(text));
 }
 
 function tenantOption(): Option {

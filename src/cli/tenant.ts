@@ -3,10 +3,10 @@ import type { Kimberlite } from "../kimberlite.ts";
 import type { TenantDescription } from "../operations.ts";
 import { Duration } from "../tenant/duration.ts";
 import { Region } from "../tenant/region.ts";
-import type { TenantEntry, TenantQuota } from "../tenant/tenant-config.ts";
+import type { RetentionMode, TenantEntry, TenantQuota } from "../tenant/tenant-config.ts";
 import { TenantId } from "../tenant/tenant-id.ts";
 import { changeQuota, type GlobalOptions, QUOTA_NAMES, type QuotaFlags } from "./arguments.ts";
-import { installationPaths, withInstallation } from "./installation.ts";
+import { actorName, installationPaths, withInstallation } from "./installation.ts";
 import { counted, escapeLine, formatBytes, formatTime, renderTable, toJson } from "./render.ts";
 
 const PAGE = 10_000;
@@ -16,13 +16,19 @@ interface CreateOptions extends GlobalOptions, QuotaFlags {
   readonly name: string;
   readonly region: string;
   readonly retentionDays?: number;
+  readonly retentionMode?: RetentionMode;
+  readonly masterKey?: string;
 }
 
 export async function createTenant(id: TenantId, options: CreateOptions): Promise<undefined> {
   const { name, retentionDays } = options;
   const config = { id, name, region: Region.of(options.region), quota: changeQuota({}, options) };
+  const held = options.masterKey === undefined ? {} : { masterKey: options.masterKey };
+  const mode = options.retentionMode === undefined ? {} : { retentionMode: options.retentionMode };
   const retention = retentionDays === undefined ? {} : { retention: Duration.days(retentionDays) };
-  const entry = await open(options, (db) => db.createTenant({ ...config, ...retention }));
+  const entry = await open(options, (db) =>
+    db.createTenant({ ...config, ...retention, ...mode, ...held }, { actor: actorName() }),
+  );
   if (options.json === true) console.log(toJson(withoutInternals(entry)));
   else
     console.log(
@@ -61,7 +67,9 @@ export function describe(description: TenantDescription): [string, string][] {
     ["region", description.region],
     ["state", description.state],
     ["created", formatTime(description.createdAtUs)],
-    ["retention", formatRetention(description.retentionMs)],
+    ["retention", `${formatRetention(description.retentionMs)}, ${description.retentionMode} mode`],
+    ["legal holds", description.legalHolds.map(({ name }) => escapeLine(name)).join(", ") || "none"],
+    ["master key", description.masterKey ?? "the node's"],
     ["records", description.size.toLocaleString("en-US")],
     ["log", used(logBytes, quota.maxLogBytes)],
     ["SQL database", used(projectionBytes, quota.maxProjectionBytes)],
@@ -70,11 +78,11 @@ export function describe(description: TenantDescription): [string, string][] {
 }
 
 export async function suspendTenant(id: TenantId, options: GlobalOptions): Promise<undefined> {
-  reportState(options, await open(options, (db) => db.suspendTenant(id)));
+  reportState(options, await open(options, (db) => db.suspendTenant(id, { actor: actorName() })));
 }
 
 export async function resumeTenant(id: TenantId, options: GlobalOptions): Promise<undefined> {
-  reportState(options, await open(options, (db) => db.resumeTenant(id)));
+  reportState(options, await open(options, (db) => db.resumeTenant(id, { actor: actorName() })));
 }
 
 export async function changeTenantQuota(

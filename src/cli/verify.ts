@@ -1,6 +1,8 @@
 /** `kimberlite verify`: which logs are whole, where a damaged one begins to be, and whether a checkpoint still holds. */
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
+import { looksLikeCertificate, verifyErasureCertificate } from "../erasure/certificate.ts";
 import { kimberliteError } from "../errors.ts";
+import { parseVerifierKey } from "../log/signed-note.ts";
 import type { VerifyReport } from "../log/verify.ts";
 import { SYSTEM_TENANT, type TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions } from "./arguments.ts";
@@ -35,6 +37,8 @@ interface Finding {
 }
 
 export async function verify(path: string | undefined, options: VerifyOptions): Promise<undefined> {
+  const certificate = path === undefined ? undefined : certificateAt(path);
+  if (certificate !== undefined) return verifyCertificate(certificate, options);
   const place = findPlace(path ?? options.dir, { seals: options.seals });
   const checkpoint = readCheckpoint(place, options);
   const catalogue = await readCatalogue(place);
@@ -50,6 +54,28 @@ export async function verify(path: string | undefined, options: VerifyOptions): 
       `the checkpoint of tenant ${checkpoint.tenant} holds: its ${counted(checkpoint.size, "record")} are in the log, unchanged`,
     );
   }
+}
+
+/** The text of a file that says it is a certificate. */
+function certificateAt(path: string): string | undefined {
+  if (statSync(path, { throwIfNoEntry: false })?.isFile() !== true) return undefined;
+  const note = readBytes(path).toString("utf8");
+  return looksLikeCertificate(note) ? note : undefined;
+}
+
+function verifyCertificate(note: string, options: VerifyOptions): undefined {
+  if (options.key === undefined) {
+    throw kimberliteError(
+      "invalid_argument",
+      "--key says whose signature you trust, as `key verifier` prints it",
+    );
+  }
+  const certificate = verifyErasureCertificate(note, parseVerifierKey(options.key));
+  if (options.json === true) return void console.log(toJson({ ok: true, ...certificate }));
+  const { tenant, endedAt, actor, reason } = certificate;
+  console.log(
+    `the certificate holds: tenant ${tenant} was erased at ${endedAt} by ${escapeLine(actor)}: ${escapeLine(reason)}`,
+  );
 }
 
 function readCheckpoint(place: VerifiablePlace, options: VerifyOptions): TrustedCheckpoint | undefined {

@@ -1,0 +1,72 @@
+/** `erase`, `hold`, `retention`, `audit`, `certificate`, and master keys elsewhere, as they are typed. */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { createMasterKeyFile } from "../../src/index.ts";
+import { commandOn, runCommand, scratchFolder, succeed } from "./command.ts";
+
+const folder = scratchFolder();
+
+describe("governance from the command line", () => {
+  it("holds, releases, erases, certifies and audits", async () => {
+    const kimberlite = commandOn(join(folder, "db"));
+    const certificate = join(folder, "certificate.txt");
+    await succeed(kimberlite(["init"]));
+    await succeed(kimberlite(["tenant", "create", "1", "--name", "A", "--retention-days", "10"]));
+    await succeed(kimberlite(["sql", "--tenant", "1", "CREATE TABLE t (a)"]));
+    await succeed(kimberlite(["hold", "place", "--tenant", "1", "--name", "case 1", "--reason", "court"]));
+    expect(await succeed(kimberlite(["hold", "list", "--tenant", "1"]))).toContain("case 1");
+    const erase = ["erase", "--tenant", "1", "--reason", "they left", "--certificate", certificate];
+    expect((await kimberlite(erase)).code).toBe(4);
+    expect(existsSync(certificate)).toBe(false);
+    expect(
+      await succeed(kimberlite(["hold", "release", "--tenant", "1", "--name", "case 1", "--reason", "over"])),
+    ).toContain("they left");
+    expect((await kimberlite(erase)).code).toBe(4);
+    await succeed(kimberlite(["retention", "--tenant", "1", "--days", "0", "--reason", "agreed"]));
+    await succeed(kimberlite(erase));
+    const key = (await succeed(kimberlite(["key", "verifier"]))).trim();
+    expect(await succeed(kimberlite(["verify", certificate, "--key", key]))).toContain("they left");
+    expect(await succeed(kimberlite(["certificate", "--tenant", "1"]))).toBe(
+      readFileSync(certificate, "utf8"),
+    );
+    writeFileSync(certificate, readFileSync(certificate, "utf8").replace("they left", "they kept"));
+    expect((await kimberlite(["verify", certificate, "--key", key])).code).toBe(11);
+    expect((await kimberlite(erase)).code).toBe(3);
+    const audited = (await succeed(kimberlite(["audit", "--json"]))).trim().split("\n");
+    const events = audited.map(
+      (line) => JSON.parse(line) as { action: string; outcome: string; actor: string },
+    );
+    expect(events.map(({ action, outcome }) => `${action} ${outcome}`)).toEqual([
+      "tenant.create done",
+      "hold.place done",
+      "tenant.erase refused",
+      "hold.release done",
+      "tenant.erase refused",
+      "retention.set done",
+      "tenant.erase began",
+      "tenant.erase done",
+    ]);
+    expect(new Set(events.map(({ actor }) => actor.slice(0, 4)))).toEqual(new Set(["cli:"]));
+  });
+
+  it("keeps its master key where a URI says, and moves it", async () => {
+    const kimberlite = commandOn(join(folder, "elsewhere"));
+    const [first, second] = ["1.key", "2.key"].map((name) => join(folder, name)) as [string, string];
+    for (const path of [first, second]) createMasterKeyFile(path);
+    await succeed(kimberlite(["init", "--master-key", `file:${first}`]));
+    expect(existsSync(join(folder, "elsewhere", "master.key"))).toBe(false);
+    await succeed(kimberlite(["tenant", "create", "1", "--name", "A"]));
+    await succeed(kimberlite(["sql", "--tenant", "1", "CREATE TABLE t (a)"]));
+    await succeed(kimberlite(["key", "rotate-master", "--to", `file:${second}`]));
+    await succeed(kimberlite(["key", "move", "--tenant", "1", "--to", `file:${first}`]));
+    expect(await succeed(kimberlite(["tenant", "describe", "1"]))).toContain(`file:${first}`);
+    await succeed(kimberlite(["key", "move", "--tenant", "1", "--to", "node"]));
+    writeFileSync(first, "gone");
+    await succeed(kimberlite(["sql", "--tenant", "1", "SELECT * FROM t"]));
+    expect((await runCommand(["init", "--dir", join(folder, "x"), "--master-key", "what:ever"])).code).toBe(
+      2,
+    );
+    expect(existsSync(join(folder, "x"))).toBe(false);
+  });
+});
