@@ -99,11 +99,11 @@ export default {
       name: "disk-through-the-port",
       comment:
         "Files are touched through src/host, so that tests can break the disk. SQLite opens its own, and the master " +
-        "key file, and files of credentials for a vault, lie outside the data directory.",
+        "key file, and files of credentials for a vault or token, lie outside the data directory.",
       severity: "error",
       from: {
         path: "^src/",
-        pathNot: [TEST, "^src/(host|cli|projection)/", "^src/keys/(master-key-file|vault-client)\\.ts$"],
+        pathNot: [TEST, "^src/(host|cli|projection)/", "^src/keys/(master-key-file|vault-client|pkcs11)\\.ts$"],
       },
       to: { path: "^(node:)?fs(/promises)?$" },
     },

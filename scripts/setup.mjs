@@ -24,7 +24,7 @@ const STEPS = [
 ];
 
 /** What only the tests need, one step a server or tool. */
-const TEST_STEPS = [];
+const TEST_STEPS = [{ name: "softhsm2", work: installSoftHsm, hasSuite: true }];
 
 const testing = process.argv.includes("--test");
 for (const step of testing ? [...STEPS, ...TEST_STEPS] : STEPS) {
@@ -110,6 +110,23 @@ function buildDistIfNeeded() {
   if (distIsCurrent()) return "up to date";
   buildDist();
   return "compiled";
+}
+
+/** A token in software, which the PKCS#11 tests use as their HSM; a Debian package. */
+function installSoftHsm() {
+  const present = () =>
+    (process.env.PATH ?? "").split(":").some((folder) => existsSync(join(folder, "softhsm2-util")));
+  if (present()) return "installed";
+  if (process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get")) {
+    throw new Error(
+      "SoftHSM2 is needed for the PKCS#11 tests: install it (Debian: apt-get install softhsm2).",
+    );
+  }
+  const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+  run("apt-get", ["update", "-qq"], { env });
+  run("apt-get", ["install", "-y", "-qq", "--no-install-recommends", "softhsm2"], { env });
+  if (!present()) throw new Error("apt-get installed no softhsm2-util.");
+  return "installed now";
 }
 
 function elapsed(startedMs) {

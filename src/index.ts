@@ -30,6 +30,7 @@ export { createMasterKeyFile, masterKeyFile } from "./keys/master-key-file.ts";
 export type { OpenMasterKey } from "./keys/master-key-ring.ts";
 export { openMasterKey } from "./keys/master-key-uri.ts";
 export type { VaultOptions } from "./keys/vault-client.ts";
+export { createPkcs11Key, type Pkcs11Options, pkcs11 } from "./keys/pkcs11.ts";
 export { vaultTransit } from "./keys/vault-transit.ts";
 export { Kimberlite } from "./kimberlite.ts";
 export { type Checkpoint, openCheckpoint } from "./log/checkpoint.ts";

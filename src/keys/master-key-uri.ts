@@ -4,7 +4,8 @@ import type { MasterKeyProvider } from "./master-key.ts";
 import { masterKeyFile } from "./master-key-file.ts";
 
 /**
- * Opens the master key at `file:PATH`, `awskms:///ARN` or `vault://HOST/MOUNT/keys/NAME`, with credentials from the environment.
+ * Opens the master key at `file:PATH`, `awskms:///ARN`, `vault://HOST/MOUNT/keys/NAME` or `pkcs11:…`, with
+ * credentials from the environment.
  *
  * @throws `invalid_argument` for a scheme that is not known; else what the provider throws.
  */
@@ -19,7 +20,12 @@ export async function openMasterKey(uri: string): Promise<MasterKeyProvider> {
     case "vault":
     case "openbao":
       return (await import("./vault-transit.ts")).vaultTransit(uri);
+    case "pkcs11":
+      return (await import("./pkcs11.ts")).pkcs11(uri);
     default:
-      throw kimberliteError("invalid_argument", "a master key's URI begins with file:, awskms: or vault:");
+      throw kimberliteError(
+        "invalid_argument",
+        "a master key's URI begins with file:, awskms:, vault: or pkcs11:",
+      );
   }
 }
