@@ -103,7 +103,11 @@ export default {
       severity: "error",
       from: {
         path: "^src/",
-        pathNot: [TEST, "^src/(host|cli|projection)/", "^src/keys/(master-key-file|vault-client|pkcs11)\\.ts$"],
+        pathNot: [
+          TEST,
+          "^src/(host|cli|projection)/",
+          "^src/keys/(master-key-file|vault-client|pkcs11)\\.ts$",
+        ],
       },
       to: { path: "^(node:)?fs(/promises)?$" },
     },
