@@ -593,12 +593,20 @@ export class Kimberlite implements AsyncDisposable {
 
   /** Finishes what was accepted, then closes. Idempotent. */
   close(): Promise<void> {
-    this.#closed ??= this.#held.close().finally(() => this.#node.close());
+    this.#closed ??= this.#closeParts();
     return this.#closed;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  async #closeParts(): Promise<void> {
+    try {
+      await this.#held.close();
+    } finally {
+      await this.#node.close();
+    }
   }
 
   #signerName(): string {

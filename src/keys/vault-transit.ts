@@ -126,7 +126,7 @@ async function describe(client: VaultClient, { mount, name, namespace }: Transit
   }
   const health = await client.call({ method: "GET", path: "sys/health?standbyok=true", anonymous: true });
   const cluster = field(health.body, "cluster_id");
-  return `vault:${String(cluster ?? "unknown")}/${namespace ?? ""}/${mount}/${name}`;
+  return `vault:${typeof cluster === "string" ? cluster : "unknown"}/${namespace ?? ""}/${mount}/${name}`;
 }
 
 /** Base64 has several texts for some bytes; only the one that Vault writes is what it gave. */

@@ -180,7 +180,7 @@ function takeOne(faults: VaultFaults, name: "resets" | "internalErrors" | "throt
 function seal(key: TransitKey, body: Body): string {
   const nonce = randomBytes(12);
   const cipher = createCipheriv("aes-256-gcm", key.versions.at(-1) as Buffer, nonce);
-  cipher.setAAD(Buffer.from(String(body["associated_data"] ?? ""), "base64"));
+  cipher.setAAD(associatedData(body));
   const plaintext = Buffer.from(String(body["plaintext"]), "base64");
   const sealed = Buffer.concat([nonce, cipher.update(plaintext), cipher.final(), cipher.getAuthTag()]);
   return `vault:v${key.versions.length}:${sealed.toString("base64")}`;
@@ -195,7 +195,7 @@ function unseal(key: TransitKey, body: Body): Buffer {
     throw new Refusal(400, "invalid ciphertext: version is too new");
   try {
     const decipher = createDecipheriv("aes-256-gcm", material, sealed.subarray(0, 12), { authTagLength: 16 });
-    decipher.setAAD(Buffer.from(String(body["associated_data"] ?? ""), "base64"));
+    decipher.setAAD(associatedData(body));
     decipher.setAuthTag(sealed.subarray(-16));
     return Buffer.concat([decipher.update(sealed.subarray(12, -16)), decipher.final()]);
   } catch {
@@ -206,4 +206,9 @@ function unseal(key: TransitKey, body: Body): Buffer {
 function answer(response: ServerResponse, status: number, body: Body): void {
   response.writeHead(status, { "content-type": "application/json" });
   response.end(JSON.stringify({ request_id: randomUUID(), ...body }));
+}
+
+function associatedData(body: Body): Buffer {
+  const given = body["associated_data"];
+  return Buffer.from(typeof given === "string" ? given : "", "base64");
 }
