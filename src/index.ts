@@ -58,6 +58,15 @@ export type {
 export type { RebuildProgress } from "./pipeline/recovery.ts";
 export type { Moment } from "./pipeline/time-travel.ts";
 export type { VerifyTenantOptions } from "./pipeline/verify-tenant.ts";
+export type { ExportProgress } from "./portability/export-tenant.ts";
+export type { VerifiedExport, VerifyExportOptions } from "./portability/export-verifier.ts";
+export {
+  type ExportOptions,
+  type ExportReport,
+  type ImportOptions,
+  type ImportProgress,
+  verifyExport,
+} from "./portability.ts";
 export { DEFAULT_LIMITS, type StatementLimits } from "./projection/connection.ts";
 export type { Row, SqlInput, SqlParams, SqlValue } from "./projection/values.ts";
 export type { AppendOptions, AppendResult } from "./stream/append.ts";

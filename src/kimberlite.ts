@@ -67,6 +67,14 @@ import type { LaneTransaction } from "./pipeline/lane-transaction.ts";
 import type { TenantEngine } from "./pipeline/tenant-engine.ts";
 import type { Moment } from "./pipeline/time-travel.ts";
 import { type VerifyTenantOptions, verifyTenantLog } from "./pipeline/verify-tenant.ts";
+import {
+  clearImports,
+  type ExportOptions,
+  type ExportReport,
+  exportTenant,
+  type ImportOptions,
+  importTenant,
+} from "./portability.ts";
 import type { StreamRow } from "./projection/bookkeeping.ts";
 import { isProjectionDamage } from "./projection/sqlite-error.ts";
 import type { Row, SqlInput, SqlParams } from "./projection/values.ts";
@@ -130,8 +138,14 @@ export class Kimberlite implements AsyncDisposable {
    */
   static async open(options: OpenOptions): Promise<Kimberlite> {
     const db = new Kimberlite(await NodeState.open(options));
-    await db.#erasures.resume();
-    return db;
+    try {
+      await db.#erasures.resume();
+      await clearImports(db.#node);
+      return db;
+    } catch (error) {
+      await db.close().catch(() => undefined);
+      throw error;
+    }
   }
 
   /**
@@ -234,6 +248,32 @@ export class Kimberlite implements AsyncDisposable {
   async erasureCertificate(id: TenantId): Promise<ErasureCertificate> {
     this.#open();
     return this.#erasures.certificate(TenantId(id));
+  }
+
+  /**
+   * Writes the tenant into a directory, as it is when the call begins: events, tables, schema, checkpoint and a signed
+   * manifest, for `verifyExport` and for anyone's eyes (`docs/portability.md`). In clear text: guard it as you would the
+   * data. Reads and writes go on. Interrupted, it goes on where it was when it is called again with the same directory.
+   *
+   * Cost: reads the whole log and every table once, in slices; memory does not grow with the tenant.
+   * @throws `destination_exists`, `disk_full`, `disk_failed`, `log_damaged`, `aborted`, `invalid_argument`
+   */
+  async exportTenant(id: TenantId, directory: string, options?: ExportOptions): Promise<ExportReport> {
+    const tenant = TenantId(id);
+    this.#held.requireThawed(tenant);
+    return exportTenant(this.#open(), tenant, directory, options);
+  }
+
+  /**
+   * Brings an export into this installation: verified first, with its history, offsets, proofs, retention and holds, under
+   * keys of this installation. Until it is whole there is no such tenant; interrupted, nothing of it is left at the next
+   * start. Its tables are built from its log when it is first used.
+   *
+   * @throws `export_invalid` for one that is damaged, not signed by `key`, or of another tenant than `tenant`;
+   * `tenant_exists`, `tenant_erased`, `disk_full`, `aborted`, `invalid_argument`
+   */
+  async importTenant(directory: string, options: ImportOptions): Promise<TenantEntry> {
+    return importTenant(this.#open(), directory, options);
   }
 
   /** The tenant's audit stream, in order: what was done to it, by whom and why. */

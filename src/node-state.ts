@@ -19,6 +19,7 @@ import type { MasterKeyRing } from "./keys/master-key-ring.ts";
 import { parseStoredKeys } from "./keys/stored-keys.ts";
 import { TenantKeys } from "./keys/tenant-keys.ts";
 import { Journal } from "./log/journal.ts";
+import type { LogBuilderOptions } from "./log/log-builder.ts";
 import { listSegments, logFolder } from "./log/segment.ts";
 import type { NoteSigner } from "./log/signed-note.ts";
 import { type Base, type OpenOptions, parseOpenOptions } from "./open-options.ts";
@@ -54,7 +55,7 @@ export class NodeState {
   readonly sweep: SettleSweep;
   readonly masters: MasterKeyRing;
   readonly keyCacheMs: number;
-  readonly #randomness: Randomness;
+  readonly randomness: Randomness;
   readonly #options: OpenOptions;
   readonly #unlock: () => void;
   readonly #system: SystemTenant;
@@ -76,7 +77,7 @@ export class NodeState {
   }) {
     const { base } = parts;
     this.#options = base.options;
-    this.#randomness = base.randomness;
+    this.randomness = base.randomness;
     this.#unlock = parts.unlock;
     this.installation = parts.installation;
     this.keyStore = parts.keyStore;
@@ -211,6 +212,12 @@ export class NodeState {
     return [masterKey, formerMasterKey].filter((uri) => uri !== undefined);
   }
 
+  /** How logs are written here, for one that is built beside. */
+  logOptions(tenant: TenantId): Omit<LogBuilderOptions, "folder"> {
+    const { disk, randomness } = this;
+    return { tenant, disk, randomness, segmentMaxBytes: this.#options.logSegmentBytes };
+  }
+
   /** Closes the tenant and opens it with no projection, so that it is built from the log; once for all who ask. */
   rebuildProjection(tenant: TenantId): Promise<void> {
     const running =
@@ -226,8 +233,12 @@ export class NodeState {
   }
 
   /** Runs work with a tenant's keys and without opening the tenant: for a log that does not open. */
-  async withKeys<T>(tenant: TenantId, work: (keys: TenantKeys) => Promise<T>): Promise<T> {
-    const keys = await this.masters.load(this.#keyOptions(tenant), this.heldBy(tenant));
+  async withKeys<T>(
+    tenant: TenantId,
+    work: (keys: TenantKeys) => Promise<T>,
+    own: readonly string[] = this.heldBy(tenant),
+  ): Promise<T> {
+    const keys = await this.masters.load(this.#keyOptions(tenant), own);
     try {
       return await work(keys);
     } finally {
@@ -262,7 +273,7 @@ export class NodeState {
     try {
       if (this.#toRebuild.delete(tenant)) removeProjections(this.disk, this.root, tenant);
       return await TenantEngine.open({
-        ...engineBase({ ...this, options: this.#options, randomness: this.#randomness }, this),
+        ...engineBase({ ...this, options: this.#options }, this),
         tenant,
         keys,
         gate: this.gate(tenant, entry.quota),
@@ -279,7 +290,7 @@ export class NodeState {
     return {
       tenant,
       store: this.keyStore,
-      randomness: this.#randomness,
+      randomness: this.randomness,
       clock: this.clock,
     };
   }

@@ -55,6 +55,7 @@ function makeProgram(ended: (exitCode: number) => void): Command {
   addProofCommands(define);
   addKeyCommands(program, ended);
   addGovernanceCommands(program, define, ended);
+  addPortabilityCommands(define);
   inheritSettings(program);
   return program;
 }
@@ -157,13 +158,13 @@ function addSqlCommands(define: Define): void {
 function addProofCommands(define: Define): void {
   define(
     "verify",
-    "check the logs of a data directory, running or not; needs no key",
+    "check the logs of a data directory, running or not; an export; or a certificate",
     async () => (await import("./verify.ts")).verify,
   )
-    .argument("[path]", "an installation or its data directory; --dir unless given")
+    .argument("[path]", "an installation or its data directory, an export, a certificate; --dir unless given")
     .option("--tenant <id>", "only this tenant", TenantId)
     .option("--checkpoint <file>", "a signed checkpoint that the log must contain")
-    .option("--key <vkey>", "the key that the checkpoint is signed with, from `key verifier`")
+    .option("--key <vkey>", "the key whose signature you trust, from `key verifier`")
     .option("--no-seals", "do not open the seals, even if the master key is at hand");
   define(
     "checkpoint",
@@ -259,6 +260,27 @@ function addGovernanceCommands(program: Command, define: Define, ended: (exitCod
     .addOption(new Option("--tenant <id>", "the tenant's id").argParser(TenantId))
     .option("--action <action>", "only this one, such as tenant.erase")
     .option("--limit <count>", "at most so many", (text: string) => Number(text));
+}
+
+function addPortabilityCommands(define: Define): void {
+  const load = () => import("./portability.ts");
+  define(
+    "export",
+    "write a tenant into a directory, with its proofs, in clear text",
+    async () => (await load()).exportTenant,
+  )
+    .addOption(tenantOption())
+    .requiredOption("--out <directory>", "new, empty, or one to go on with")
+    .option("--reason <text>", "why; it is recorded");
+  define("import", "bring an exported tenant into this installation", async () => {
+    return (await load()).importTenant;
+  })
+    .argument("<directory>", "the export")
+    .requiredOption("--key <vkey>", "`key verifier` of the installation that exported it")
+    .option("--tenant <id>", "refuse an export of another tenant", TenantId)
+    .option("--as <id>", "its id here, unless it is to be the same", TenantId)
+    .option("--master-key <uri>", "a master key of its own")
+    .option("--reason <text>", "why; it is recorded");
 }
 
 function tenantOption(): Option {

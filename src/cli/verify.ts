@@ -18,6 +18,7 @@ import {
   type VerifiablePlace,
   verifyTenantFiles,
 } from "./offline-verify.ts";
+import { looksLikeExport, verifyExported } from "./portability.ts";
 import { type Progress, startProgress } from "./progress.ts";
 import { counted, escapeLine, formatBytes, renderTable, toJson } from "./render.ts";
 
@@ -39,6 +40,7 @@ interface Finding {
 export async function verify(path: string | undefined, options: VerifyOptions): Promise<undefined> {
   const certificate = path === undefined ? undefined : certificateAt(path);
   if (certificate !== undefined) return verifyCertificate(certificate, options);
+  if (path !== undefined && looksLikeExport(path)) return verifyExported(path, options);
   const place = findPlace(path ?? options.dir, { seals: options.seals });
   const checkpoint = readCheckpoint(place, options);
   const catalogue = await readCatalogue(place);

@@ -123,9 +123,9 @@ export async function readErasure(engine: TenantEngine, tenant: TenantId): Promi
 }
 
 export function insertEntry(session: WriteSession, entry: DirectoryEntry): void {
-  const { id, name, region, retentionMs, quota, state, createdAtUs } = entry;
-  const params = [id, name, region, retentionMs, JSON.stringify(quota), state, createdAtUs];
-  session.run({ sql: "INSERT INTO tenants VALUES (?, ?, ?, ?, ?, ?, ?, 0)", params });
+  const { id, name, region, retentionMs, quota, state, createdAtUs, hasLog } = entry;
+  const params = [id, name, region, retentionMs, JSON.stringify(quota), state, createdAtUs, hasLog ? 1 : 0];
+  session.run({ sql: "INSERT INTO tenants VALUES (?, ?, ?, ?, ?, ?, ?, ?)", params });
   putPolicy(session, entry);
 }
 

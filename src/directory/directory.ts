@@ -12,7 +12,7 @@ import type { Clock } from "../host/clock.ts";
 import type { TenantEngine } from "../pipeline/tenant-engine.ts";
 import type { WriteSession } from "../projection/writer.ts";
 import type { RecordedTime } from "../retention/trusted-clock.ts";
-import type { LegalHold, TenantEntry } from "../tenant/tenant-config.ts";
+import type { LegalHold } from "../tenant/tenant-config.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import {
   type DirectoryEntry,
@@ -39,6 +39,10 @@ const ACTOR = { actor: "system", unmetered: true };
 export type EntryChange = Partial<
   Pick<DirectoryEntry, "quota" | "state" | "retentionMs" | "retentionMode" | "hasLog">
 >;
+
+/** A tenant that is new here: it may bring holds and a log with it. */
+export type NewTenant = Omit<DirectoryEntry, "state" | "createdAtUs" | "legalHolds" | "hasLog"> &
+  Partial<Pick<DirectoryEntry, "legalHolds" | "hasLog">>;
 
 /** The master keys that a tenant is to hold; none for the node's. */
 export interface HeldMasterKeys {
@@ -139,11 +143,7 @@ export class Directory {
    *
    * @throws `tenant_exists`, `tenant_erased`; whatever `prepare` throws
    */
-  async create(
-    config: Omit<TenantEntry, "state" | "createdAtUs" | "legalHolds">,
-    prepare: () => Promise<void>,
-    audit: AuditEvent,
-  ): Promise<DirectoryEntry> {
+  async create(config: NewTenant, prepare: () => Promise<void>, audit: AuditEvent): Promise<DirectoryEntry> {
     const { id } = config;
     if (this.#entries.get(id)?.state.startsWith("eras") === true) this.get(id);
     if (this.#entries.has(id) || this.#creating.has(id)) {
@@ -153,14 +153,17 @@ export class Directory {
     try {
       const createdAtUs = this.#clock.wallTimeUs();
       const entry: DirectoryEntry = {
-        ...config,
         legalHolds: [],
+        hasLog: false,
+        ...config,
         state: "active",
         createdAtUs,
-        hasLog: false,
       };
       await prepare();
-      await this.#write((session) => insertEntry(session, entry), audit);
+      await this.#write((session) => {
+        insertEntry(session, entry);
+        for (const hold of entry.legalHolds) insertHold(session, id, hold);
+      }, audit);
       this.#remember(entry);
       return entry;
     } finally {

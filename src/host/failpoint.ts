@@ -13,6 +13,9 @@ export type Failpoint =
   | "erase-after-keys"
   | "erase-after-journal"
   | "erase-after-files"
+  | "import-after-keys"
+  | "import-after-log"
+  | "import-after-entry"
   | "commit-before-answer"
   | "catch-up-before-commit"
   | "catch-up-after-commit";

@@ -57,6 +57,8 @@ export interface SealRequest extends Omit<BlockHeader, "count" | "nonce" | "seal
   readonly records: readonly Uint8Array[];
   readonly key: KeyObject;
   readonly randomness: Randomness;
+  /** Salts of the records, for records that had leaves before; fresh ones unless given. */
+  readonly salts?: readonly Uint8Array[] | undefined;
 }
 
 /** Bytes on disk of a block with records of these sizes in total. Exact. */
@@ -92,7 +94,11 @@ export function sealBlock(request: SealRequest): { readonly bytes: Buffer; reado
 }
 
 function layOutRecords(request: SealRequest, plain: Buffer, bytes: Buffer): void {
-  const salts = request.randomness.bytes(SALT_BYTES * request.records.length);
+  const salts =
+    request.salts === undefined
+      ? request.randomness.bytes(SALT_BYTES * request.records.length)
+      : Buffer.concat(request.salts);
+  assert(salts.length === SALT_BYTES * request.records.length, "each record has a salt of 16 bytes");
   let at = 0;
   for (const [index, record] of request.records.entries()) {
     plain.writeUInt32LE(record.length, at);
@@ -198,6 +204,30 @@ function sha256(bytes: Buffer): string {
 export function openBlock(block: Block, key: KeyObject): Buffer[] {
   const plain = unseal(block, key);
   const records: Buffer[] = [];
+  readRecords(block, plain, (at, end) => records.push(plain.subarray(at + RECORD_OVERHEAD, end)));
+  return records;
+}
+
+/** A record with the salt that its leaf is hashed with. */
+export interface SaltedRecord {
+  readonly record: Buffer;
+  readonly salt: Buffer;
+  readonly leaf: Buffer;
+}
+
+/** As `openBlock`, with what is needed to make the same leaves elsewhere. */
+export function openSaltedRecords(block: Block, key: KeyObject): SaltedRecord[] {
+  const plain = unseal(block, key);
+  const records: SaltedRecord[] = [];
+  readRecords(block, plain, (at, end) => {
+    const salt = plain.subarray(at + 5, at + RECORD_OVERHEAD);
+    const leaf = block.leafHashes[records.length] as Buffer;
+    records.push({ record: plain.subarray(at + RECORD_OVERHEAD, end), salt, leaf });
+  });
+  return records;
+}
+
+function readRecords(block: Block, plain: Buffer, found: (at: number, end: number) => void): void {
   let at = 0;
   for (const leaf of block.leafHashes) {
     if (at + RECORD_OVERHEAD > plain.length) throw damaged(block, "its records do not fill it");
@@ -206,11 +236,10 @@ export function openBlock(block: Block, key: KeyObject): Buffer[] {
     if (sha256(plain.subarray(at + 4, end)) !== leaf.toString("latin1")) {
       throw damaged(block, "a leaf hash is not its record's");
     }
-    records.push(plain.subarray(at + RECORD_OVERHEAD, end));
+    found(at, end);
     at = end;
   }
   if (at !== plain.length) throw damaged(block, "its records do not fill it");
-  return records;
 }
 
 function unseal(block: Block, key: KeyObject): Buffer {

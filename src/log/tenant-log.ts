@@ -49,6 +49,8 @@ export interface PreparedBlock {
 export interface TenantLogOptions {
   readonly tenant: TenantId;
   readonly root: string;
+  /** Where the segments are, if it is not where a tenant's log is below `root`. */
+  readonly folder?: string;
   readonly disk: Disk;
   readonly randomness: Randomness;
   /** From the projection, if it has one. */
@@ -63,6 +65,7 @@ interface PrepareRequest {
   readonly dekVersion: number;
   readonly epoch: bigint;
   readonly timeUs: bigint;
+  readonly salts?: readonly Uint8Array[];
 }
 
 const EMPTY_HEAD: LogHead = {
@@ -98,7 +101,7 @@ export class TenantLog {
     this.#disk = options.disk;
     this.#randomness = options.randomness;
     this.#segmentMaxBytes = options.segmentMaxBytes ?? SEGMENT_MAX_BYTES;
-    this.#folder = logFolder(options.root, options.tenant);
+    this.#folder = options.folder ?? logFolder(options.root, options.tenant);
     this.#segments = listSegments(options.disk, this.#folder);
   }
 

@@ -10,6 +10,7 @@ import type { TenantKeys } from "../keys/tenant-keys.ts";
 import type { Journal } from "../log/journal.ts";
 import { logFolder } from "../log/segment.ts";
 import type { TenantLog } from "../log/tenant-log.ts";
+import { Bookkeeping } from "../projection/bookkeeping.ts";
 import {
   deferCheckpoints,
   openConnection,
@@ -19,6 +20,7 @@ import {
 import type { LaneTarget } from "../projection/lane-protocol.ts";
 import type { Lanes } from "../projection/lanes.ts";
 import { ProjectionReader } from "../projection/reader.ts";
+import type { SqliteDatabase } from "../projection/sqlite.ts";
 import { isProjectionDamage } from "../projection/sqlite-error.ts";
 import { ProjectionWriter, type StatementRequest, type StatementResult } from "../projection/writer.ts";
 import type { QuotaGate } from "../quota/quota-gate.ts";
@@ -43,6 +45,13 @@ export interface EngineOptions extends RecoveryParts {
   readonly onBroken: (error: unknown) => void;
   readonly lanes: Lanes;
   readonly sweep: SettleSweep;
+}
+
+/** A projection as it was after `size` records. */
+export interface ProjectionSnapshot {
+  readonly db: SqliteDatabase;
+  readonly size: bigint;
+  close(): void;
 }
 
 export class TenantEngine {
@@ -140,6 +149,30 @@ export class TenantEngine {
     } else if (generation !== this.#readerGeneration) this.#reader.forgetStatements();
     this.#readerGeneration = generation;
     return this.#reader;
+  }
+
+  /**
+   * A read-only connection that stays at what is committed now. While it is open the write-ahead log only grows, and the
+   * tenant's SQL has no part in it: it is for reading whole tables, row by row.
+   */
+  async snapshot(): Promise<ProjectionSnapshot> {
+    await this.pipeline.settled();
+    this.requireOpen();
+    const { limits } = this.#options;
+    const { db } = openConnection({
+      path: this.projectionPath,
+      key: this.#projectionKey,
+      role: "read",
+      limits,
+    });
+    try {
+      db.exec("BEGIN");
+      const size = new Bookkeeping(db).readMeta().nextOffset;
+      return { db, size, close: () => void db.close() };
+    } catch (error) {
+      db.close();
+      throw error;
+    }
   }
 
   /** Calls back after every commit until the returned function is called; keeps the tenant open meanwhile. */

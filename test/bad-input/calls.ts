@@ -2,6 +2,9 @@
  * Every public operation of `Kimberlite` with arguments that are right: what tests put nonsense, or another tenant,
  * into. A method that is not here makes `coverage.test.ts` fail.
  */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { Kimberlite, StreamId, TenantId } from "../../src/index.ts";
 
 /** What the calls are made on: a tenant with a table `t (id INTEGER PRIMARY KEY, v)` and an event stream. */
@@ -19,6 +22,13 @@ export interface Call {
   readonly tenantAt: number | undefined;
   readonly args: (place: Place) => unknown[];
 }
+
+/** Where exports go. */
+const SCRATCH = mkdtempSync(join(tmpdir(), "kimberlite-calls-"));
+process.once("exit", () => rmSync(SCRATCH, { recursive: true, force: true }));
+
+/** C2SP's example of a verifier key. */
+const NOBODYS_KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
 
 const ended = (): AbortSignal => AbortSignal.abort();
 
@@ -42,6 +52,8 @@ export const CALLS: readonly Call[] = [
   call("refusedErasures", ({ tenant }) => [tenant]),
   call("eraseTenant", ({ tenant }) => [tenant, { reason: "refused, for a hold stands", actor: "me" }]),
   call("erasureCertificate", ({ tenant }) => [tenant]),
+  call("exportTenant", ({ tenant, fresh }) => [tenant, join(SCRATCH, String(fresh))]),
+  call("importTenant", () => [join(SCRATCH, "no-export"), { key: NOBODYS_KEY, actor: "me" }], undefined),
   call("audit", ({ tenant }) => [tenant, { from: 0, limit: 3 }]),
   call("nodeAudit", () => [{ from: 0, limit: 3 }], undefined),
   call("execute", ({ tenant, fresh }) => [

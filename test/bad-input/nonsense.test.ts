@@ -92,6 +92,8 @@ let fresh = 1_000;
 
 beforeAll(async () => {
   scratch = new Scratch();
+  // Some nonsense is a relative path.
+  process.chdir(scratch.folder);
   db = await scratch.open();
   await db.createTenant({ id: A, name: "A" });
   await db.execute(A, "CREATE TABLE t (id INTEGER PRIMARY KEY, v)");

@@ -73,7 +73,9 @@ function isStarExport(node: ts.Node): boolean {
 }
 
 function isNewDate(node: ts.Node): boolean {
-  return ts.isNewExpression(node) && ts.isIdentifier(node.expression) && node.expression.text === "Date";
+  // With arguments it is another form of a time that was passed in.
+  if (!ts.isNewExpression(node) || (node.arguments?.length ?? 0) > 0) return false;
+  return ts.isIdentifier(node.expression) && node.expression.text === "Date";
 }
 
 function isMember(node: ts.Node, object: string, member?: string): boolean {

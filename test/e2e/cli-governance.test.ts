@@ -69,4 +69,26 @@ describe("governance from the command line", () => {
     );
     expect(existsSync(join(folder, "x"))).toBe(false);
   });
+
+  it("exports, verifies and imports", async () => {
+    const [from, to] = [commandOn(join(folder, "from")), commandOn(join(folder, "to"))];
+    const out = join(folder, "out");
+    for (const kimberlite of [from, to]) await succeed(kimberlite(["init"]));
+    await succeed(from(["tenant", "create", "5", "--name", "Five"]));
+    await succeed(from(["sql", "--tenant", "5", "CREATE TABLE t (a); INSERT INTO t VALUES ('kept')"]));
+    expect(await succeed(from(["export", "--tenant", "5", "--out", out]))).toContain("in clear text");
+    const key = (await succeed(from(["key", "verifier"]))).trim();
+    expect(await succeed(from(["verify", out, "--key", key]))).toContain("signed by the key that you gave");
+    expect(await succeed(from(["verify", out]))).toContain("consistent with itself");
+    const other = (await succeed(to(["key", "verifier"]))).trim();
+    expect((await to(["verify", out, "--key", other])).code).toBe(11);
+    expect((await to(["import", out, "--key", other])).code).toBe(11);
+    expect(await succeed(to(["import", out, "--key", key, "--as", "6"]))).toContain("with its history");
+    expect(await succeed(to(["sql", "--tenant", "6", "SELECT a FROM t"]))).toContain("kept");
+    expect((await from(["export", "--tenant", "5", "--out", out])).code).toBe(3);
+    writeFileSync(join(out, "schema.sql"), "CREATE TABLE t (b);\n");
+    const damaged = await to(["verify", out, "--key", key]);
+    expect(damaged.code).toBe(11);
+    expect(damaged.err).toContain("schema.sql");
+  });
 });

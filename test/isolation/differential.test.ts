@@ -185,6 +185,7 @@ describe("the script", () => {
       "close",
       "rotateMasterKey",
       "nodeAudit",
+      "importTenant",
     ]);
     expect(methodsOf(Kimberlite).filter((method) => !nodes.has(method) && !called.has(method))).toEqual([]);
     expect(CALLS.length).toBeGreaterThan(20);

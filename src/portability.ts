@@ -1,0 +1,319 @@
+/**
+ * Tenants that leave and arrive: `exportTenant` and `importTenant`, with what they record and refuse.
+ *
+ * Kept: an export is in the tenant's own audit stream, and so in the export, before a byte of it is written; nothing of a
+ * tenant is there until all of its import is.
+ */
+import type { KeyObject } from "node:crypto";
+import { isAbsolute, join, resolve } from "node:path";
+import { auditTenant, type GovernanceOptions, governanceEvent } from "./administration.ts";
+import { recordAudit } from "./audit/audit-stream.ts";
+import type { NewTenant } from "./directory/directory.ts";
+import { kimberliteError } from "./errors.ts";
+import { failpoint } from "./host/failpoint.ts";
+import { LogBuilder } from "./log/log-builder.ts";
+import { logFolder } from "./log/segment.ts";
+import { parseVerifierKey } from "./log/signed-note.ts";
+import type { NodeState } from "./node-state.ts";
+import { readExportedRecords } from "./portability/export-reader.ts";
+import { type ExportProgress, writeExport } from "./portability/export-tenant.ts";
+import {
+  ExportDamage,
+  type ExportManifest,
+  readManifest,
+  type VerifiedExport,
+  type VerifyExportOptions,
+  verifyExport as verifyFiles,
+} from "./portability/export-verifier.ts";
+import { importRecords } from "./portability/import-log.ts";
+import { refuseIfAborted, Turns } from "./portability/turns.ts";
+import { parseCallback, parseOptions, parseSignal } from "./tenant/call-options.ts";
+import type { Duration } from "./tenant/duration.ts";
+import type { Region } from "./tenant/region.ts";
+import {
+  parseHoldName,
+  parseRetentionMode,
+  parseTenantConfig,
+  type TenantEntry,
+  type TenantQuota,
+} from "./tenant/tenant-config.ts";
+import { TenantId } from "./tenant/tenant-id.ts";
+
+export interface ExportOptions extends GovernanceOptions {
+  readonly onProgress?: (progress: ExportProgress) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** What an export holds. */
+export interface ExportReport {
+  readonly tenant: TenantId;
+  /** Records: offsets 0 … size−1. */
+  readonly size: bigint;
+  /** Merkle root over them. */
+  readonly root: Buffer;
+  readonly bytes: number;
+}
+
+/** @throws as `Kimberlite.exportTenant` */
+export async function exportTenant(
+  node: NodeState,
+  id: TenantId,
+  directory: string,
+  options: ExportOptions | undefined,
+): Promise<ExportReport> {
+  const dir = parseDirectory(directory);
+  const given = parseOptions(options);
+  const onProgress = parseCallback(given.onProgress, "onProgress");
+  const signal = parseSignal(given.signal);
+  const entry = node.directory.get(id);
+  refuseIfAborted(signal);
+  node.disk.makeFolder(dir);
+  const event = governanceEvent(id, { action: "tenant.export", options: given });
+  await node.directory.note(await auditTenant(node, id, { ...event, outcome: "began" }));
+  const manifest = await node.tenants.use(id, (engine) =>
+    writeExport({
+      entry,
+      engine,
+      dir,
+      onProgress,
+      installation: node.installation.id,
+      signer: node.signer,
+      disk: node.disk,
+      requireGoingOn: () => {
+        refuseIfAborted(signal);
+        node.directory.get(id);
+        engine.requireOpen();
+      },
+    }),
+  );
+  return toReport(id, manifest);
+}
+
+/** What an import takes. */
+export interface ImportOptions extends GovernanceOptions {
+  /** C2SP verifier key of the installation that exported: whose word about the past is taken. */
+  readonly key: string;
+  /** The tenant that is expected; an export of another is refused. */
+  readonly tenant?: TenantId;
+  /** Id to have here; that of the export unless given. */
+  readonly as?: TenantId;
+  readonly quota?: TenantQuota;
+  /** As in `TenantConfig`. */
+  readonly masterKey?: string;
+  readonly onProgress?: (progress: ImportProgress) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** How far an import is: first the export is verified, then its records are sealed, then the tables are built. */
+export interface ImportProgress {
+  readonly phase: "verify" | "seal";
+  readonly done: number;
+  readonly total: number;
+}
+
+/**
+ * Checks an export offline: every signature, file, line and hash, without server or key of the tenant.
+ *
+ * @throws `export_invalid` with `detail.file` and `detail.line` of the first wrong place; `aborted`, `invalid_argument`
+ */
+export async function verifyExport(
+  directory: string,
+  options: VerifyExportOptions = {},
+): Promise<VerifiedExport> {
+  const dir = parseDirectory(directory);
+  const { key, ...given } = parseOptions(options);
+  const onProgress = parseCallback(given.onProgress, "onProgress");
+  const signal = parseSignal(given.signal);
+  refuseIfAborted(signal);
+  return named(() =>
+    verifyFiles(dir, {
+      ...(key === undefined ? {} : { key: parseKey(key) }),
+      onProgress: (done, total) => {
+        refuseIfAborted(signal);
+        onProgress?.(done, total);
+      },
+    }),
+  );
+}
+
+/** @throws as `Kimberlite.importTenant` */
+export async function importTenant(
+  node: NodeState,
+  directory: string,
+  options: ImportOptions,
+): Promise<TenantEntry> {
+  const dir = parseDirectory(directory);
+  const given = parseOptions(options);
+  const key = parseKey(given.key);
+  const onProgress = parseCallback(given.onProgress, "onProgress");
+  const signal = parseSignal(given.signal);
+  const manifest = await named(async () => readManifest(dir, key));
+  const source = TenantId(manifest.tenant);
+  if (given.tenant !== undefined && TenantId(given.tenant) !== source) {
+    throw kimberliteError("export_invalid", `the export is of tenant ${source}`, {
+      detail: { tenant: source },
+    });
+  }
+  const id = given.as === undefined ? source : TenantId(given.as);
+  const config = configOf(manifest, id, given);
+  const about = {
+    action: "tenant.import" as const,
+    options: given,
+    detail: { from: manifest.installation, source, size: manifest.size, root: manifest.root },
+  };
+  const event = governanceEvent(id, about);
+  await verifyExport(dir, {
+    key,
+    ...(signal === undefined ? {} : { signal }),
+    onProgress: (done, total) => onProgress?.({ phase: "verify", done, total }),
+  });
+  const turns = new Turns(() => refuseIfAborted(signal));
+  const total = Number(manifest.size);
+  const onRecords = (done: bigint): void => onProgress?.({ phase: "seal", done: Number(done), total });
+  const entry = await node.directory.create(
+    config,
+    async () => {
+      await node.directory.note({ ...event, outcome: "began" });
+      await buildTenant(node, { id, dir, manifest, own: config.masterKey, turns, onRecords });
+    },
+    event,
+  );
+  failpoint("import-after-entry");
+  await node.tenants.use(id, (engine) => recordAudit(engine, { ...event, tenant: undefined }));
+  forgetImport(node, id);
+  return entry;
+}
+
+/** Removes what interrupted imports left, at the start of a node: what is in the catalogue is whole, the rest is nothing. */
+export async function clearImports(node: NodeState): Promise<void> {
+  const folder = join(node.root, "imports");
+  for (const name of node.disk.list(folder)) {
+    const id = TenantId(name.replace(/\.(new|old)$/, ""));
+    if (!node.directory.has(id)) await removeImported(node, id);
+    forgetImport(node, id);
+    node.disk.removeFile(join(folder, name));
+  }
+}
+
+async function buildTenant(
+  node: NodeState,
+  task: {
+    readonly id: TenantId;
+    readonly dir: string;
+    readonly manifest: ExportManifest;
+    readonly own: string | undefined;
+    readonly turns: Turns;
+    readonly onRecords: (done: bigint) => void;
+  },
+): Promise<void> {
+  const { id, dir, manifest, own, turns, onRecords } = task;
+  const { disk, root } = node;
+  disk.makeFolder(join(root, "imports"));
+  disk.syncFolder(root);
+  if (disk.has(join(root, "tenants", id.toString()))) {
+    throw kimberliteError("tenant_exists", "data of a tenant of that id is on the disk", {
+      detail: { tenant: id },
+    });
+  }
+  await disk.replaceFile(importMark(node, id), Buffer.from("{}\n"));
+  try {
+    await node.createKeys(id, own);
+    failpoint("import-after-keys");
+    const build = async (keys: {
+      readonly current: { readonly key: KeyObject; readonly version: number };
+    }) => {
+      const folder = logFolder(root, id);
+      const builder = new LogBuilder({ ...node.logOptions(id), folder });
+      try {
+        const { key, version: dekVersion } = keys.current;
+        const records = readExportedRecords(disk, dir, manifest);
+        await importRecords(records, { builder, key, dekVersion, turns, onRecords });
+        if (builder.root().toString("base64") !== manifest.root)
+          throw kimberliteError("export_invalid", "the export was changed while it was imported");
+      } finally {
+        builder.close();
+      }
+      for (const path of [join(folder, ".."), join(folder, "..", "..")]) disk.syncFolder(path);
+    };
+    await node.withKeys(id, build, own === undefined ? [] : [own]);
+    failpoint("import-after-log");
+  } catch (error) {
+    await removeImported(node, id);
+    forgetImport(node, id);
+    throw error;
+  }
+}
+
+async function removeImported(node: NodeState, id: TenantId): Promise<void> {
+  await node.keyStore.destroy(id);
+  node.masters.forget(id);
+  node.disk.removeFolder(join(node.root, "tenants", id.toString()));
+}
+
+function importMark({ root }: NodeState, id: TenantId): string {
+  return join(root, "imports", id.toString());
+}
+
+function forgetImport(node: NodeState, id: TenantId): void {
+  node.disk.removeFile(importMark(node, id));
+}
+
+/** What bound the data there binds them here. */
+function configOf(manifest: ExportManifest, id: TenantId, options: Partial<ImportOptions>): NewTenant {
+  const { governance, name } = manifest;
+  const { quota, masterKey } = options;
+  const parsed = parseTenantConfig({
+    id,
+    name,
+    region: governance.region as Region,
+    retention: { ms: governance.retentionMs } as Duration,
+    retentionMode: parseRetentionMode(governance.retentionMode),
+    ...(quota === undefined ? {} : { quota }),
+    ...(masterKey === undefined ? {} : { masterKey }),
+  });
+  const legalHolds = governance.legalHolds.map((hold) => ({
+    ...hold,
+    name: parseHoldName(hold.name),
+    placedAtUs: BigInt(hold.placedAtUs),
+  }));
+  return { ...parsed, legalHolds, hasLog: manifest.size !== "0" };
+}
+
+/** Damage of an export as an error of ours. */
+async function named<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof ExportDamage)) throw error;
+    const { file, line } = error;
+    throw kimberliteError("export_invalid", error.message, {
+      detail: { file, ...(line === undefined ? {} : { line }) },
+    });
+  }
+}
+
+function parseKey(key: unknown): string {
+  if (typeof key !== "string") {
+    throw kimberliteError("invalid_argument", "key is the verifier key of the installation that exported");
+  }
+  parseVerifierKey(key);
+  return key;
+}
+
+function toReport(tenant: TenantId, manifest: ExportManifest): ExportReport {
+  const files = [...manifest.events, ...manifest.tables, ...manifest.files];
+  return {
+    tenant,
+    size: BigInt(manifest.size),
+    root: Buffer.from(manifest.root, "base64"),
+    bytes: files.reduce((sum, file) => sum + file.bytes, 0),
+  };
+}
+
+/** @throws `invalid_argument` */
+function parseDirectory(directory: unknown): string {
+  if (typeof directory !== "string" || directory === "" || directory.includes("\0")) {
+    throw kimberliteError("invalid_argument", "a directory is a path");
+  }
+  return isAbsolute(directory) ? directory : resolve(directory);
+}
