@@ -28,6 +28,7 @@ const guard = [
   "rowcodec.c",
   "bounded.c",
   "like.c",
+  "scrub.c",
   "fuzz/driver.c",
   "fuzz/fuzz.c",
 ];

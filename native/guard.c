@@ -113,6 +113,14 @@ static void config_function(sqlite3_context *context, int argc, sqlite3_value **
   if( rc!=SQLITE_OK ) refuse(context, "kimberlite: cannot configure", SQLITE_MISUSE);
 }
 
+/* While trusted: overwrites the process's freed memory. */
+static void scrub_function(sqlite3_context *context, int argc, sqlite3_value **argv){
+  Guard *g = authenticate(context, argv[0]);
+  if( g==0 || argc!=1 ) return;
+  if( g->mode!=TRUSTED ) return refuse(context, "kimberlite: cannot scrub", SQLITE_MISUSE);
+  sqlite3_result_int(context, kimberlite_scrub_memory());
+}
+
 /* Every function registered holds a reference; SQLite calls this as it drops each. */
 static void release(void *p){
   Guard *g = p;
@@ -129,7 +137,7 @@ static const struct {
 } CALLS[] = {
     {"kimberlite_setup", 3, setup_function}, {"kimberlite_enter", 3, enter_function},
     {"kimberlite_leave", 1, leave_function}, {"kimberlite_denied", 1, denied_function},
-    {"kimberlite_config", 3, config_function},
+    {"kimberlite_config", 3, config_function}, {"kimberlite_scrub", 1, scrub_function},
 };
 
 EXPORTED int sqlite3_guard_init(sqlite3 *db, char **error, const sqlite3_api_routines *api){

@@ -7,6 +7,7 @@
  *   rowcodec.c   row images
  *   bounded.c    SQL functions whose own versions no deadline can stop
  *   like.c       LIKE and GLOB, likewise
+ *   scrub.c      overwriting memory that was freed
  *   allowed.h    the lists of functions and pragmas
  *
  * The extension holds no cryptography and no tenant data. A connection belongs to one thread; only the fields said
@@ -61,5 +62,8 @@ int kimberlite_register_rowcodec(sqlite3 *db);
 /* Registers instr, replace, trim, ltrim, rtrim and unhex; returns an SQLite result code. */
 int kimberlite_register_bounded(sqlite3 *db);
 int kimberlite_register_like(sqlite3 *db);
+
+/* Overwrites the freed memory of this thread's heap and of threads that have ended; 0 where it cannot. */
+int kimberlite_scrub_memory(void);
 
 #endif

@@ -24,7 +24,7 @@ import {
 import { KimberliteError, kimberliteError } from "./errors.ts";
 import { isoTime } from "./host/clock.ts";
 import { failpoint } from "./host/failpoint.ts";
-import { releaseFreedMemory } from "./host/memory.ts";
+import { collectGarbage, overwritesFreedMemory } from "./host/memory.ts";
 import { signCheckpoint } from "./log/checkpoint.ts";
 import { listSegments, logFolder } from "./log/segment.ts";
 import { type VerifyReport, verifyLog } from "./log/verify.ts";
@@ -32,6 +32,7 @@ import type { NodeState } from "./node-state.ts";
 import { type OperationOptions, parseContext } from "./operations.ts";
 import { projectionFolder } from "./pipeline/recovery.ts";
 import { youngestDataUs } from "./pipeline/youngest-data.ts";
+import { scrubFreedMemory } from "./projection/scrub.ts";
 import { requireDisposable, retainedUntilUs } from "./retention/retention.ts";
 import { parseOptions } from "./tenant/call-options.ts";
 import type { TenantId } from "./tenant/tenant-id.ts";
@@ -240,7 +241,7 @@ export class Erasures {
     const facts = JSON.parse(row.facts) as GatheredFacts;
     this.#removeFiles(id, facts.ciphertextKept);
     failpoint("erase-after-files");
-    const scrubbed = await releaseFreedMemory();
+    const scrubbed = await this.#scrubMemory();
     const { segments, projections, ...known } = facts;
     const certificate = signCertificate(
       {
@@ -260,6 +261,14 @@ export class Erasures {
     const hasLog = known.ciphertextKept && segments > 0;
     await directory.finishErasure(id, { certificate: certificate.note, hasLog }, governanceEvent(id, about));
     return certificate;
+  }
+
+  /** What this process had read and freed of it: in the threads that served it, in the heaps of JavaScript and of C. */
+  async #scrubMemory(): Promise<boolean> {
+    await this.#node.lanes.retireAll();
+    await collectGarbage();
+    // Said in the certificate only where nothing can have been left behind.
+    return scrubFreedMemory() && overwritesFreedMemory();
   }
 
   #removeFiles(id: TenantId, keepCiphertext: boolean): void {

@@ -78,6 +78,7 @@ export type ErrorCode =
   | "offset_trimmed"
   | "subject_erased"
   | "certificate_invalid"
+  | "drill_failed"
   | "export_invalid"
   | "destination_exists"
   | "storage_failed"
@@ -239,6 +240,12 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
     410,
     5,
     "The subject's key was destroyed; its rows cannot be written or read again.",
+  ),
+  drill_failed: row(
+    "halt",
+    500,
+    11,
+    "The drill of an erasure found something of the tenant afterwards; the report says where. No tenant was touched.",
   ),
   certificate_invalid: row(
     "reject",

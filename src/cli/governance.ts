@@ -15,25 +15,31 @@ interface TenantOptions extends GlobalOptions {
   readonly tenant: TenantId;
 }
 
-interface EraseFlags extends TenantOptions {
-  readonly reason: string;
-  readonly certificate: string;
+interface EraseFlags extends GlobalOptions {
+  readonly tenant?: TenantId;
+  readonly reason?: string;
+  readonly certificate?: string;
+  readonly drill?: boolean;
   readonly overrideRetention?: boolean;
   readonly keepCiphertext?: boolean;
 }
 
 export async function erase(options: EraseFlags): Promise<undefined> {
-  const { tenant, reason, overrideRetention = false, keepCiphertext = false } = options;
+  const { tenant, reason, certificate: path, overrideRetention = false, keepCiphertext = false } = options;
+  if (options.drill === true) return (await import("./drill.ts")).drill(options);
+  if (tenant === undefined || reason === undefined || path === undefined) {
+    throw kimberliteError("invalid_argument", "erase takes --tenant, --reason and --certificate, or --drill");
+  }
   // Made first: an erasure that cannot be certified to whoever asked is not begun.
-  const file = reserve(options.certificate);
+  const file = reserve(path);
   try {
     const certificate = await open(options, (db) =>
       db.eraseTenant(tenant, { reason, overrideRetention, keepCiphertext, actor: actorName() }),
     );
     writeSync(file, certificate.note);
-    report(options, certificate, describe(certificate, options.certificate));
+    report(options, certificate, describe(certificate, path));
   } catch (error) {
-    rmSync(options.certificate);
+    rmSync(path);
     throw error;
   } finally {
     closeSync(file);

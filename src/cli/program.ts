@@ -223,9 +223,10 @@ function addGovernanceCommands(program: Command, define: Define, ended: (exitCod
     "erase a tenant for ever: destroy its keys, remove its data, certify it",
     async () => (await load()).erase,
   )
-    .addOption(tenantOption())
-    .addOption(reason())
-    .requiredOption("--certificate <file>", "new file for the signed certificate")
+    .addOption(new Option("--tenant <id>", "the tenant's id").argParser(TenantId))
+    .option("--reason <text>", "why; it is recorded")
+    .option("--certificate <file>", "new file for the signed certificate")
+    .option("--drill", "erase a scratch tenant instead, and look for what is left of it everywhere")
     .option("--override-retention", "also what is younger than its retention, in governance mode")
     .option("--keep-ciphertext", "keep the sealed blocks, which nobody can read any more");
   define(

@@ -1,11 +1,79 @@
 /**
- * Overwriting what freed memory still holds.
+ * Overwriting what the heap of JavaScript still holds of objects that nobody refers to any more.
  *
- * A key or a row that is no longer referred to is still in the process's memory until something else takes its place: in
- * the heap of JavaScript until it is collected, in that of C until it is given out again.
+ * A row that was read is in the heap until it is collected, and its bytes until something else takes their place.
  */
+import { getHeapStatistics, setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 
-/** @returns whether it was done: it needs what this platform may not have. */
-export async function releaseFreedMemory(): Promise<boolean> {
-  return false;
+/**
+ * With this in the environment of a process glibc's allocator overwrites what is freed, at once, in every thread. Without
+ * it small pieces are kept as they are, and what later takes their place may cover them in part only.
+ */
+export const OVERWRITING_ALLOCATOR = {
+  name: "GLIBC_TUNABLES",
+  value: "glibc.malloc.perturb=255:glibc.malloc.tcache_count=0",
+} as const;
+
+/** True if the process was started so. */
+export function overwritesFreedMemory(): boolean {
+  const set = (process.env[OVERWRITING_ALLOCATOR.name] ?? "").split(":");
+  return OVERWRITING_ALLOCATOR.value.split(":").every((tunable) => set.includes(tunable));
+}
+
+type Collect = (options: {
+  readonly type: "major" | "minor";
+  readonly execution: "sync";
+  readonly flavor: "regular" | "last-resort";
+}) => void;
+
+let collect: Collect | undefined;
+
+/**
+ * Collects everything that is unreachable, and has what was free overwritten. Blocks for as long as that takes: tens of
+ * milliseconds, and more with a large heap.
+ */
+export async function collectGarbage(): Promise<void> {
+  if (collect === undefined) {
+    setFlagsFromString("--expose-gc");
+    collect = runInNewContext("gc") as Collect;
+  }
+  setFlagsFromString("--clear-free-memory");
+  try {
+    const before = getHeapStatistics().total_heap_size;
+    // What finalizers let go in one round is collected in the next.
+    for (let round = 0; round < 3; round += 1) await collectOnce(collect);
+    fillGaps(before, collect);
+    for (let round = 0; round < 2; round += 1) await collectOnce(collect);
+  } finally {
+    setFlagsFromString("--no-clear-free-memory");
+  }
+}
+
+async function collectOnce(now: Collect): Promise<void> {
+  now({ type: "major", execution: "sync", flavor: "last-resort" });
+  // Sweeping goes on beside.
+  await new Promise<void>((resolve) => setTimeout(resolve, SWEEP_MS));
+}
+
+const SWEEP_MS = 20;
+const MARGIN_BYTES = 16 * 1024 * 1024;
+/** Elements of 8 bytes: from what fits the smallest gap to what takes a page of its own. */
+const PIECE_ITEMS = [4_000, 500, 60, 8, 1];
+const PIECE_HEAD_BYTES = 48;
+
+/**
+ * V8 keeps pages that it emptied for when the heap grows, as they are, and gaps between objects: so the heap has to grow
+ * once by as much as it shrank, in pieces of every size, which are kept until they are in the old generation.
+ */
+function fillGaps(bytesBefore: number, now: Collect): void {
+  const bytes = Math.max(0, bytesBefore - getHeapStatistics().total_heap_size) + MARGIN_BYTES;
+  const pieces: number[][] = [];
+  for (const items of PIECE_ITEMS) {
+    const size = 8 * items + PIECE_HEAD_BYTES;
+    for (let filled = 0; filled < bytes; filled += size) pieces.push(new Array<number>(items).fill(0));
+    now({ type: "minor", execution: "sync", flavor: "regular" });
+    now({ type: "minor", execution: "sync", flavor: "regular" });
+  }
+  pieces.length = 0;
 }

@@ -27,6 +27,8 @@ const TAG_BYTES = 16;
 const SALT_BYTES = 16;
 /** In the seal each record has a length, the leaf's domain byte and its salt before it. */
 const RECORD_OVERHEAD = 4 + 1 + SALT_BYTES;
+/** Above what glibc's allocator keeps for each thread. */
+const ROOMY_BYTES = 2_048;
 const MAX_RECORDS = 65_536;
 const MAX_SEALED_BYTES = 512 * 1024 * 1024;
 
@@ -250,10 +252,21 @@ function unseal(block: Block, key: KeyObject): Buffer {
     decipher.setAuthTag(block.sealed.subarray(bodyEnd));
     const plain = decipher.update(block.sealed.subarray(0, bodyEnd));
     decipher.final();
-    return plain;
+    return plain.length < ROOMY_BYTES ? inRoomyMemory(plain) : plain;
   } catch (cause) {
     throw damaged(block, "its seal does not open", cause);
   }
+}
+
+/**
+ * The same bytes in a larger piece of memory. Small pieces are kept by the thread that frees them, as they are, for its
+ * own next use; larger ones are overwritten when they are freed.
+ */
+function inRoomyMemory(plain: Buffer): Buffer {
+  const roomy = Buffer.allocUnsafeSlow(ROOMY_BYTES);
+  plain.copy(roomy);
+  plain.fill(0);
+  return roomy.subarray(0, plain.length);
 }
 
 function damaged(block: Block, why: string, cause?: unknown): Error {

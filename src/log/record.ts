@@ -58,7 +58,11 @@ const codec = new Encoder({
 
 /** Encodes a value of the record format or an event: maps, arrays, text, bytes, integers, floats, null, booleans. */
 export function encodeCbor(value: unknown): Buffer {
-  return Buffer.from(codec.encode(value));
+  const made = codec.encode(value);
+  const bytes = Buffer.from(made);
+  // What the encoder writes into is kept by it.
+  made.fill(0);
+  return bytes;
 }
 
 /** @throws `log_damaged` for bytes that are not one CBOR item. */

@@ -169,6 +169,7 @@ export class CommitPipeline {
   /** Refuses everything from now on, with this error. */
   stop(error: Error): void {
     this.#closed = error;
+    this.#parts.sweep.forget(this);
     for (const job of this.#queue.splice(0)) job.reject(error);
   }
 
@@ -331,13 +332,10 @@ export class CommitPipeline {
   #seal(batch: Batch<Job>): Sealed {
     const { log, keys } = this.#parts;
     const { version, key } = keys.current;
-    const prepared = log.prepare({
-      records: batch.records,
-      key,
-      dekVersion: version,
-      epoch: 0n,
-      timeUs: batch.timeUs,
-    });
+    const { records, timeUs } = batch;
+    const prepared = log.prepare({ records, key, dekVersion: version, epoch: 0n, timeUs });
+    // In clear text they share memory with what lives longer.
+    for (const record of records) record.fill(0);
     return {
       prepared,
       meta: { ...prepared.next, dekVersion: version, blocksSealed: this.#blocksSealed + 1 },

@@ -21,6 +21,11 @@ export class SettleSweep {
     this.#timer ??= this.#schedule(SWEEP_MS);
   }
 
+  /** Lets go of a pipeline that was stopped. */
+  forget(pipeline: Settleable): void {
+    this.#waiting.delete(pipeline);
+  }
+
   close(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;

@@ -72,6 +72,11 @@ export interface Guard {
   configure(what: GuardSwitch, on: boolean): void;
   /** While trusted: from here on only the common table expression `_kimberlite_schema_<view>` reads the schema table. */
   hideSchema(view: number): void;
+  /**
+   * While trusted: overwrites the memory that this thread and threads that have ended freed. Cost: as long as writing all
+   * that is free, tens of milliseconds. @returns false where the platform's allocator does not let it
+   */
+  scrubMemory(): boolean;
 }
 
 const ENTER_SQL = "SELECT kimberlite_enter(?, ?, ?)";
@@ -182,6 +187,10 @@ class ConnectionGuard implements Guard {
 
   hideSchema(view: number): void {
     this.#configure.get(this.#secret, "hide_schema", view);
+  }
+
+  scrubMemory(): boolean {
+    return Number(this.#prepare("SELECT kimberlite_scrub(?)").get(this.#secret)) === 1;
   }
 
   #enterFirst(key: number, mode: number, deadlineMs: number): void {

@@ -39,6 +39,9 @@ interface Lane {
   path: string | undefined;
   busy: boolean;
   dead: boolean;
+  /** No longer one of the lanes: ends with its lease. */
+  retired: boolean;
+  readonly ended: PromiseWithResolvers<void>;
   nextId: number;
 }
 
@@ -84,6 +87,18 @@ export class Lanes {
     }
   }
 
+  /** Ends every lane that there is now, each when its lease is over; later leases get new ones. */
+  async retireAll(): Promise<void> {
+    const retired = [...this.#lanes];
+    this.#lanes.clear();
+    await Promise.all(
+      retired.map((lane) => {
+        lane.retired = true;
+        return lane.busy ? lane.ended.promise : lane.worker.terminate();
+      }),
+    );
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     for (const { refuse } of this.#waiting.splice(0))
@@ -107,6 +122,7 @@ export class Lanes {
     if (next !== undefined) return next.take(lane);
     lane.busy = false;
     lane.worker.unref();
+    if (lane.retired) void lane.worker.terminate();
     if (!this.#lanes.has(lane)) this.#serveWaiting();
   }
 
@@ -122,11 +138,21 @@ export class Lanes {
   #spawn(): Lane | undefined {
     if (this.#lanes.size >= this.#maxLanes) return undefined;
     const worker = new Worker(WORKER_URL);
-    const lane: Lane = { worker, pending: new Map(), path: undefined, busy: false, dead: false, nextId: 1 };
+    const lane: Lane = {
+      worker,
+      pending: new Map(),
+      path: undefined,
+      busy: false,
+      dead: false,
+      retired: false,
+      ended: Promise.withResolvers<void>(),
+      nextId: 1,
+    };
     worker.on("message", (reply: LaneReply) => settle(lane, reply));
     const died = (cause: unknown): void => {
       this.#lanes.delete(lane);
       lane.dead = true;
+      lane.ended.resolve();
       for (const { reject } of lane.pending.values()) {
         reject(kimberliteError("overloaded", "the thread of a slow statement ended", { cause }));
       }

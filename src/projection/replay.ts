@@ -5,7 +5,7 @@
  * Within a record the touched rows are deleted first, then the images after are written, so that two rows may swap a
  * unique value. Kept: applying a record leaves the same rows, rowids, types and sqlite_sequence that the writer left.
  */
-import { hash } from "node:crypto";
+import { createHash } from "node:crypto";
 import { kimberliteError } from "../errors.ts";
 import type { Change, LogRecord } from "../log/record.ts";
 import type { LogHead } from "../log/tenant-log.ts";
@@ -278,5 +278,7 @@ export function appendFingerprint(stream: number, events: readonly Uint8Array[])
   lengths.writeUInt32LE(stream, 0);
   lengths.writeUInt32LE(events.length, 4);
   for (const [index, event] of events.entries()) lengths.writeUInt32LE(event.length, 8 + index * 4);
-  return hash("sha256", Buffer.concat([lengths, ...events]), "buffer");
+  const digest = createHash("sha256").update(lengths);
+  for (const event of events) digest.update(event);
+  return digest.digest();
 }

@@ -66,11 +66,16 @@ export async function appendEvents(engine: TenantEngine, request: AppendRequest)
   const idempotencyKey = parseKey(options.idempotencyKey);
   const expected =
     options.expectedOffset === undefined ? undefined : parseOffset(options.expectedOffset, "expectedOffset");
-  const { value, offset } = await engine.pipeline.submit({ ...context, idempotencyKey }, (session) => {
-    const before = idempotencyKey === undefined ? undefined : session.bookkeeping.idempotency(idempotencyKey);
-    if (before !== undefined) return { earlier: before, first: checkRepeated(before, stream, encoded) };
-    return { earlier: undefined, first: appendNow(session, { engine, stream, encoded, expected }) };
-  });
+  const { value, offset } = await engine.pipeline
+    .submit({ ...context, idempotencyKey }, (session) => {
+      const before =
+        idempotencyKey === undefined ? undefined : session.bookkeeping.idempotency(idempotencyKey);
+      if (before !== undefined) return { earlier: before, first: checkRepeated(before, stream, encoded) };
+      return { earlier: undefined, first: appendNow(session, { engine, stream, encoded, expected }) };
+    })
+    .finally(() => {
+      for (const bytes of encoded) bytes.fill(0);
+    });
   const { earlier, first } = value;
   if (earlier !== undefined) return { offset: first, count: earlier.count, logOffset: earlier.logOffset };
   return { offset: first, count: encoded.length, logOffset: offset as bigint };

@@ -91,4 +91,20 @@ describe("governance from the command line", () => {
     expect(damaged.code).toBe(11);
     expect(damaged.err).toContain("schema.sql");
   });
+
+  it("drills an erasure and finds nothing of the tenant, in files, copies or memory", {
+    timeout: 120_000,
+  }, async () => {
+    const report = JSON.parse(await succeed(runCommand(["erase", "--drill", "--json"]))) as {
+      ok: boolean;
+      findings: { what: string; ok: boolean; found: string }[];
+    };
+    expect(report.findings.filter(({ ok }) => !ok)).toEqual([]);
+    const found = new Map(report.findings.map((finding) => [finding.what, finding.found]));
+    expect(found.get("memory before the erasure")).toMatch(/rows [1-9][0-9]* times, [1-9][0-9]* keys/);
+    expect(found.get("memory after the erasure")).toBe("neither a row nor a key");
+    expect(found.get("a copy of the data from before, beside today's keys")).toBe("keys_missing");
+    expect(found.get("certificate")).toContain("memory");
+    expect((await runCommand(["erase", "--tenant", "1"])).code).toBe(2);
+  });
 });
