@@ -12,7 +12,7 @@ const ORDER = [
   ["projection"],
   ["pipeline"],
   ["stream"],
-  ["audit", "erasure", "portability"],
+  ["audit", "erasure", "portability", "backup"],
   ["directory"],
   ["engine"],
   ["cli", "testing"],

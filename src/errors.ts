@@ -80,6 +80,8 @@ export type ErrorCode =
   | "certificate_invalid"
   | "drill_failed"
   | "export_invalid"
+  | "backup_invalid"
+  | "backup_not_found"
   | "destination_exists"
   | "storage_failed"
   | "operation_running"
@@ -259,6 +261,13 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
     11,
     "An export or backup is damaged or incomplete; the message names the first wrong place.",
   ),
+  backup_invalid: row(
+    "reject",
+    400,
+    11,
+    "A backup is damaged, of another installation, or not signed by it; nothing was restored from it.",
+  ),
+  backup_not_found: row("reject", 404, 5, "The place of backups holds none of that time, id or tenant."),
   destination_exists: row(
     "reject",
     409,

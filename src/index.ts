@@ -2,6 +2,15 @@
 export type { GovernanceOptions, HoldRelease, HoldRequest } from "./administration.ts";
 export type { AuditAction, AuditDetail, AuditEntry, AuditEvent, AuditOutcome } from "./audit/audit-event.ts";
 export type { AuditRange } from "./audit/audit-stream.ts";
+export { type S3TargetOptions, s3Target } from "./backup/s3-target.ts";
+export type { BackupTarget } from "./backup/target.ts";
+export type {
+  BackupOptions,
+  BackupPlace,
+  BackupProgress,
+  BackupReport,
+  RestoreTenantOptions,
+} from "./backup.ts";
 export type { RefusedErasure } from "./directory/catalogue.ts";
 export {
   type ErasureCertificate,
@@ -69,6 +78,7 @@ export {
 } from "./portability.ts";
 export { DEFAULT_LIMITS, type StatementLimits } from "./projection/connection.ts";
 export type { Row, SqlInput, SqlParams, SqlValue } from "./projection/values.ts";
+export { type RestoreOptions, type RestoreReport, restoreNode } from "./restore.ts";
 export type { AppendOptions, AppendResult } from "./stream/append.ts";
 export type { EventValue } from "./stream/event.ts";
 export type { ReadRange, RowChangeItem, StreamEvent, StreamItem } from "./stream/stream-reader.ts";

@@ -26,6 +26,15 @@ import {
   parseAuditRange,
   recordAudit,
 } from "./audit/audit-stream.ts";
+import {
+  type BackupOptions,
+  type BackupPlace,
+  type BackupReport,
+  backUpNode,
+  backupsIn,
+  type RestoreTenantOptions,
+  restoreTenant,
+} from "./backup.ts";
 import type { RefusedErasure } from "./directory/catalogue.ts";
 import type { ErasureCertificate } from "./erasure/certificate.ts";
 import { type EraseOptions, Erasures } from "./erasure.ts";
@@ -68,7 +77,6 @@ import type { TenantEngine } from "./pipeline/tenant-engine.ts";
 import type { Moment } from "./pipeline/time-travel.ts";
 import { type VerifyTenantOptions, verifyTenantLog } from "./pipeline/verify-tenant.ts";
 import {
-  clearImports,
   type ExportOptions,
   type ExportReport,
   exportTenant,
@@ -79,6 +87,7 @@ import type { StreamRow } from "./projection/bookkeeping.ts";
 import { isProjectionDamage } from "./projection/sqlite-error.ts";
 import type { Row, SqlInput, SqlParams } from "./projection/values.ts";
 import type { StatementRequest, StatementResult } from "./projection/writer.ts";
+import { adoptRestore } from "./restore.ts";
 import {
   type AppendOptions,
   type AppendResult,
@@ -140,7 +149,7 @@ export class Kimberlite implements AsyncDisposable {
     const db = new Kimberlite(await NodeState.open(options));
     try {
       await db.#erasures.resume();
-      await clearImports(db.#node);
+      await adoptRestore(db.#node);
       return db;
     } catch (error) {
       await db.close().catch(() => undefined);
@@ -274,6 +283,41 @@ export class Kimberlite implements AsyncDisposable {
    */
   async importTenant(directory: string, options: ImportOptions): Promise<TenantEntry> {
     return importTenant(this.#open(), directory, options);
+  }
+
+  /**
+   * Backs the node up while it runs: to a place what was written since the backup before, sealed as it is on the disk; and
+   * to another place the wrapped keys. Reads and writes go on.
+   *
+   * Cost: a look at each tenant's segments, and the reading of what is new.
+   * @throws `destination_exists` for a place of another installation, `storage_failed`, `not_authorized`, `disk_full`,
+   * `log_damaged`, `aborted`, `invalid_argument`
+   */
+  async backup(options: BackupOptions): Promise<BackupReport> {
+    return backUpNode(this.#open(), options);
+  }
+
+  /** The backups of this installation in a place, oldest first. @throws `storage_failed`, `backup_invalid` */
+  async backups(place: BackupPlace): Promise<
+    {
+      readonly id: string;
+      readonly timeUs: bigint;
+      readonly partial: boolean;
+      readonly tenants: number;
+    }[]
+  > {
+    return backupsIn(this.#open(), place);
+  }
+
+  /**
+   * Brings a tenant back from a backup, up to an offset or a time, as a tenant of another id, or of its own if it is not
+   * there any more: with its history, offsets and proofs, under new keys. The tenant that is there is left as it is.
+   *
+   * @throws `backup_not_found`, `backup_invalid`, `tenant_exists`, `tenant_erased`, `keys_missing`, `offset_out_of_range`,
+   * `storage_failed`, `disk_full`, `aborted`, `invalid_argument`
+   */
+  async restoreTenant(options: RestoreTenantOptions): Promise<TenantEntry> {
+    return restoreTenant(this.#open(), options);
   }
 
   /** The tenant's audit stream, in order: what was done to it, by whom and why. */

@@ -16,6 +16,7 @@ import type { Disk } from "./host/disk.ts";
 import type { Randomness } from "./host/randomness.ts";
 import { KeyStore } from "./keys/key-store.ts";
 import type { MasterKeyRing } from "./keys/master-key-ring.ts";
+import { Serial } from "./keys/serial.ts";
 import { parseStoredKeys } from "./keys/stored-keys.ts";
 import { TenantKeys } from "./keys/tenant-keys.ts";
 import { Journal } from "./log/journal.ts";
@@ -60,6 +61,7 @@ export class NodeState {
   readonly #unlock: () => void;
   readonly #system: SystemTenant;
   readonly #gates: Map<TenantId, QuotaGate> = new Map();
+  readonly #maintenance: Map<TenantId, Serial> = new Map();
   readonly #rebuilding: Map<TenantId, Promise<void>> = new Map();
   /** Tenants whose projection goes when they are next opened. */
   readonly #toRebuild: Set<TenantId> = new Set();
@@ -210,6 +212,26 @@ export class NodeState {
     if (!this.directory.has(tenant)) return [];
     const { masterKey, formerMasterKey } = this.directory.entry(tenant);
     return [masterKey, formerMasterKey].filter((uri) => uri !== undefined);
+  }
+
+  /** As `withKeys`, with an entry of a key store that is not this node's. */
+  async withKeysOf<T>(tenant: TenantId, entry: Buffer, work: (keys: TenantKeys) => Promise<T>): Promise<T> {
+    const stored = parseStoredKeys(tenant, entry);
+    const keys = await this.masters.loadStored(this.#keyOptions(tenant), stored);
+    try {
+      return await work(keys);
+    } finally {
+      keys.close();
+    }
+  }
+
+  /** Runs what may not happen to a tenant's files at the same time, one after the other. */
+  maintain<T>(tenant: TenantId, work: () => Promise<T>): Promise<T> {
+    const queue = this.#maintenance.get(tenant) ?? new Serial();
+    this.#maintenance.set(tenant, queue);
+    return queue.run(work).finally(() => {
+      if (queue.idle) this.#maintenance.delete(tenant);
+    });
   }
 
   /** How logs are written here, for one that is built beside. */

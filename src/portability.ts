@@ -4,15 +4,12 @@
  * Kept: an export is in the tenant's own audit stream, and so in the export, before a byte of it is written; nothing of a
  * tenant is there until all of its import is.
  */
-import type { KeyObject } from "node:crypto";
-import { isAbsolute, join, resolve } from "node:path";
+import { isAbsolute, resolve } from "node:path";
 import { auditTenant, type GovernanceOptions, governanceEvent } from "./administration.ts";
 import { recordAudit } from "./audit/audit-stream.ts";
 import type { NewTenant } from "./directory/directory.ts";
 import { kimberliteError } from "./errors.ts";
 import { failpoint } from "./host/failpoint.ts";
-import { LogBuilder } from "./log/log-builder.ts";
-import { logFolder } from "./log/segment.ts";
 import { parseVerifierKey } from "./log/signed-note.ts";
 import type { NodeState } from "./node-state.ts";
 import { readExportedRecords } from "./portability/export-reader.ts";
@@ -25,7 +22,6 @@ import {
   type VerifyExportOptions,
   verifyExport as verifyFiles,
 } from "./portability/export-verifier.ts";
-import { importRecords } from "./portability/import-log.ts";
 import { refuseIfAborted, Turns } from "./portability/turns.ts";
 import { parseCallback, parseOptions, parseSignal } from "./tenant/call-options.ts";
 import type { Duration } from "./tenant/duration.ts";
@@ -38,6 +34,7 @@ import {
   type TenantQuota,
 } from "./tenant/tenant-config.ts";
 import { TenantId } from "./tenant/tenant-id.ts";
+import { buildTenant, forgetBuild } from "./tenant-building.ts";
 
 export interface ExportOptions extends GovernanceOptions {
   readonly onProgress?: (progress: ExportProgress) => void;
@@ -174,88 +171,24 @@ export async function importTenant(
     config,
     async () => {
       await node.directory.note({ ...event, outcome: "began" });
-      await buildTenant(node, { id, dir, manifest, own: config.masterKey, turns, onRecords });
+      await buildTenant(node, {
+        id,
+        records: () => readExportedRecords(node.disk, dir, manifest),
+        own: config.masterKey,
+        turns,
+        onRecords,
+        check: (builtRoot) => {
+          if (builtRoot.toString("base64") === manifest.root) return;
+          throw kimberliteError("export_invalid", "the export was changed while it was imported");
+        },
+      });
     },
     event,
   );
   failpoint("import-after-entry");
   await node.tenants.use(id, (engine) => recordAudit(engine, { ...event, tenant: undefined }));
-  forgetImport(node, id);
+  forgetBuild(node, id);
   return entry;
-}
-
-/** Removes what interrupted imports left, at the start of a node: what is in the catalogue is whole, the rest is nothing. */
-export async function clearImports(node: NodeState): Promise<void> {
-  const folder = join(node.root, "imports");
-  for (const name of node.disk.list(folder)) {
-    const id = TenantId(name.replace(/\.(new|old)$/, ""));
-    if (!node.directory.has(id)) await removeImported(node, id);
-    forgetImport(node, id);
-    node.disk.removeFile(join(folder, name));
-  }
-}
-
-async function buildTenant(
-  node: NodeState,
-  task: {
-    readonly id: TenantId;
-    readonly dir: string;
-    readonly manifest: ExportManifest;
-    readonly own: string | undefined;
-    readonly turns: Turns;
-    readonly onRecords: (done: bigint) => void;
-  },
-): Promise<void> {
-  const { id, dir, manifest, own, turns, onRecords } = task;
-  const { disk, root } = node;
-  disk.makeFolder(join(root, "imports"));
-  disk.syncFolder(root);
-  if (disk.has(join(root, "tenants", id.toString()))) {
-    throw kimberliteError("tenant_exists", "data of a tenant of that id is on the disk", {
-      detail: { tenant: id },
-    });
-  }
-  await disk.replaceFile(importMark(node, id), Buffer.from("{}\n"));
-  try {
-    await node.createKeys(id, own);
-    failpoint("import-after-keys");
-    const build = async (keys: {
-      readonly current: { readonly key: KeyObject; readonly version: number };
-    }) => {
-      const folder = logFolder(root, id);
-      const builder = new LogBuilder({ ...node.logOptions(id), folder });
-      try {
-        const { key, version: dekVersion } = keys.current;
-        const records = readExportedRecords(disk, dir, manifest);
-        await importRecords(records, { builder, key, dekVersion, turns, onRecords });
-        if (builder.root().toString("base64") !== manifest.root)
-          throw kimberliteError("export_invalid", "the export was changed while it was imported");
-      } finally {
-        builder.close();
-      }
-      for (const path of [join(folder, ".."), join(folder, "..", "..")]) disk.syncFolder(path);
-    };
-    await node.withKeys(id, build, own === undefined ? [] : [own]);
-    failpoint("import-after-log");
-  } catch (error) {
-    await removeImported(node, id);
-    forgetImport(node, id);
-    throw error;
-  }
-}
-
-async function removeImported(node: NodeState, id: TenantId): Promise<void> {
-  await node.keyStore.destroy(id);
-  node.masters.forget(id);
-  node.disk.removeFolder(join(node.root, "tenants", id.toString()));
-}
-
-function importMark({ root }: NodeState, id: TenantId): string {
-  return join(root, "imports", id.toString());
-}
-
-function forgetImport(node: NodeState, id: TenantId): void {
-  node.disk.removeFile(importMark(node, id));
 }
 
 /** What bound the data there binds them here. */

@@ -34,6 +34,13 @@ export function parseMoment(text: string): Moment {
   throw invalid("a moment is an offset, or a time such as 2026-05-01T12:00:00Z");
 }
 
+/** A time, and no offset. */
+export function parseTime(text: string): Date {
+  const moment = parseMoment(text);
+  if (moment instanceof Date) return moment;
+  throw invalid("a time is one such as 2026-05-01T12:00:00Z");
+}
+
 /** A limit, or none: commander takes `undefined` for a flag that was not given. */
 export type Limit = number | "none";
 

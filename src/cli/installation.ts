@@ -131,7 +131,7 @@ function readConfiguration(paths: InstallationPaths): Configuration {
   throw kimberliteError("invalid_argument", `${paths.config} is not {"masterKey": "URI"}`);
 }
 
-async function configure(paths: InstallationPaths, configuration: Configuration): Promise<void> {
+export async function configure(paths: InstallationPaths, configuration: Configuration): Promise<void> {
   await systemDisk.replaceFile(paths.config, Buffer.from(`${JSON.stringify(configuration, null, 2)}\n`));
 }
 

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError, Option } from "commander";
 import { TenantId } from "../tenant/tenant-id.ts";
-import { parseCount, parseDays, parseMoment, parseParameters, parseSize } from "./arguments.ts";
+import { parseCount, parseDays, parseMoment, parseParameters, parseSize, parseTime } from "./arguments.ts";
 import { reportFailure } from "./failure.ts";
 
 /** Where a command's own code is loaded from when it runs, so that help and errors cost nothing. */
@@ -56,6 +56,7 @@ function makeProgram(ended: (exitCode: number) => void): Command {
   addKeyCommands(program, ended);
   addGovernanceCommands(program, define, ended);
   addPortabilityCommands(define);
+  addBackupCommands(program, define, ended);
   inheritSettings(program);
   return program;
 }
@@ -282,6 +283,45 @@ function addPortabilityCommands(define: Define): void {
     .option("--as <id>", "its id here, unless it is to be the same", TenantId)
     .option("--master-key <uri>", "a master key of its own")
     .option("--reason <text>", "why; it is recorded");
+}
+
+function addBackupCommands(program: Command, define: Define, ended: (exitCode: number) => void): void {
+  const load = () => import("./backup.ts");
+  const places = "file:PATH or s3://BUCKET/PREFIX";
+  const group = definer(
+    program.command("backup").description("back up logs and keys, bring them back"),
+    ended,
+  );
+  group("run", "back up what was written since the backup before", async () => (await load()).backup)
+    .requiredOption("--to <place>", `where the logs go: ${places}`)
+    .option("--keys-to <place>", "where the wrapped keys go, apart from the logs")
+    .addOption(new Option("--tenant <id>", "only this tenant").argParser(TenantId))
+    .option("--reason <text>", "why; it is recorded");
+  group("list", "list the backups in a place", async () => (await load()).listBackups).requiredOption(
+    "--from <place>",
+    places,
+  );
+  group("restore-tenant", "bring a tenant back beside the one that is there", async () => {
+    return (await load()).restoreTenant;
+  })
+    .addOption(tenantOption())
+    .requiredOption("--from <place>", places)
+    .option("--keys-from <place>", "where its keys are, if they are not here any more")
+    .option("--as <id>", "its id here", TenantId)
+    .option("--name <name>", "its name here")
+    .addOption(
+      new Option("--at <moment>", "up to a log offset, or a time (ISO 8601, UTC)").argParser(parseMoment),
+    )
+    .option("--backup <id>", "which backup; the one that fits unless given")
+    .option("--reason <text>", "why; it is recorded");
+  define("restore", "bring a node back into DIR, which holds at most its master key", async () => {
+    return (await load()).restore;
+  })
+    .requiredOption("--from <place>", places)
+    .requiredOption("--keys-from <place>", "where the wrapped keys are")
+    .option("--master-key <uri>", "the master key, if it is not DIR/master.key")
+    .addOption(new Option("--at <time>", "as it was then (ISO 8601, UTC)").argParser(parseTime))
+    .option("--backup <id>", "which backup; the one that fits unless given");
 }
 
 function tenantOption(): Option {

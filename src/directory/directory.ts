@@ -12,6 +12,7 @@ import type { Clock } from "../host/clock.ts";
 import type { TenantEngine } from "../pipeline/tenant-engine.ts";
 import type { WriteSession } from "../projection/writer.ts";
 import type { RecordedTime } from "../retention/trusted-clock.ts";
+import { Region } from "../tenant/region.ts";
 import type { LegalHold } from "../tenant/tenant-config.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import {
@@ -32,6 +33,15 @@ import {
   requireNoHold,
   updateEntry,
 } from "./catalogue.ts";
+
+/** What is left to say of a tenant that is known from its tombstone alone. */
+const NOBODY = {
+  name: "erased",
+  region: Region.UsEast,
+  retentionMs: 0,
+  retentionMode: "governance",
+  quota: {},
+} as const;
 
 const ACTOR = { actor: "system", unmetered: true };
 
@@ -131,6 +141,11 @@ export class Directory {
 
   unblock(id: TenantId): void {
     this.#blocked.delete(id);
+  }
+
+  /** Tenants that were erased. */
+  erased(): TenantId[] {
+    return [...this.#entries.values()].filter((entry) => entry.state === "erased").map(({ id }) => id);
   }
 
   /** Tenants whose erasure has begun and not ended. */
@@ -245,6 +260,35 @@ export class Directory {
       putCertificate(session, id, end.certificate);
       updateEntry(session, entry, ["state", "hasLog"]);
     }, audit);
+    this.#remember(entry);
+  }
+
+  /** A tenant whose erasure is known from elsewhere: it is erased here too, whatever was known of it. */
+  async adoptErased(id: TenantId, certificate: string): Promise<void> {
+    const present = this.#entries.get(id);
+    if (present?.state === "erased") return;
+    const createdAtUs = this.#clock.wallTimeUs();
+    const entry: DirectoryEntry = {
+      ...(present ?? { ...NOBODY, id, createdAtUs }),
+      legalHolds: [],
+      state: "erased",
+      hasLog: false,
+    };
+    const row = {
+      tenant: id,
+      beganAtUs: createdAtUs,
+      actor: "system",
+      reason: "restored",
+      facts: "{}",
+      certificate: undefined,
+    };
+    await this.#write((session) => {
+      if (present === undefined) insertEntry(session, entry);
+      for (const hold of present?.legalHolds ?? []) deleteHold(session, id, hold.name);
+      insertErasure(session, row);
+      putCertificate(session, id, certificate);
+      updateEntry(session, entry, ["state", "hasLog"]);
+    }, undefined);
     this.#remember(entry);
   }
 

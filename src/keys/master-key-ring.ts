@@ -10,6 +10,7 @@ import { unwrapKek } from "./hierarchy.ts";
 import type { KekCache } from "./kek-cache.ts";
 import { requireStored } from "./key-store.ts";
 import type { MasterKeyProvider } from "./master-key.ts";
+import type { StoredKeys } from "./stored-keys.ts";
 import { TenantKeys } from "./tenant-keys.ts";
 
 /** Opens the master key that a URI names. */
@@ -96,6 +97,11 @@ export class MasterKeyRing {
       if (!(error instanceof KimberliteError) || moved === undefined || moved === masterKeyId) throw error;
       return TenantKeys.load({ ...options, master: await this.#masterOf(moved, own) });
     }
+  }
+
+  /** Opens keys that are not in the store, under a master key of the node. @throws as `TenantKeys.load` */
+  async loadStored(options: Omit<TenantKeysOptions, "master">, stored: StoredKeys): Promise<TenantKeys> {
+    return TenantKeys.load({ ...options, master: this.holderOf(stored.kek.masterKeyId) }, stored);
   }
 
   /**

@@ -71,15 +71,16 @@ export class TenantKeys {
   }
 
   /**
-   * Unwraps the keys of a tenant. Costs one read of a small file and one `unwrap` of the master key.
+   * Unwraps the keys of a tenant, or those that are given in the place of the store's. Costs one read of a small file and
+   * one `unwrap` of the master key.
    *
    * @throws `keys_missing`, `keys_damaged`, `format_too_new`, `master_key_wrong`, `master_key_missing`,
    * `master_key_invalid`, `disk_failed`.
    */
-  static async load(options: TenantKeysOptions): Promise<TenantKeys> {
+  static async load(options: TenantKeysOptions, given?: StoredKeys): Promise<TenantKeys> {
     const { tenant, store, master } = options;
     return namingTenant(tenant, async () => {
-      const stored = requireStored(tenant, store.read(tenant));
+      const stored = given ?? requireStored(tenant, store.read(tenant));
       const kek = await unwrapKek(tenant, stored.kek, master);
       return new TenantKeys(options, OpenKeys.unwrap(tenant, kek, stored), stored);
     });

@@ -54,6 +54,13 @@ export const CALLS: readonly Call[] = [
   call("erasureCertificate", ({ tenant }) => [tenant]),
   call("exportTenant", ({ tenant, fresh }) => [tenant, join(SCRATCH, String(fresh))]),
   call("importTenant", () => [join(SCRATCH, "no-export"), { key: NOBODYS_KEY, actor: "me" }], undefined),
+  call("backup", () => [{ to: `file:${join(SCRATCH, "backup")}`, actor: "me" }], undefined),
+  call("backups", () => [`file:${join(SCRATCH, "backup")}`], undefined),
+  call(
+    "restoreTenant",
+    ({ fresh }) => [{ from: `file:${join(SCRATCH, "backup")}`, tenant: 1n, as: BigInt(fresh) }],
+    undefined,
+  ),
   call("audit", ({ tenant }) => [tenant, { from: 0, limit: 3 }]),
   call("nodeAudit", () => [{ from: 0, limit: 3 }], undefined),
   call("execute", ({ tenant, fresh }) => [

@@ -1,5 +1,5 @@
 /** `erase`, `hold`, `retention`, `audit`, `certificate`, and master keys elsewhere, as they are typed. */
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { createMasterKeyFile } from "../../src/index.ts";
@@ -106,5 +106,26 @@ describe("governance from the command line", () => {
     expect(found.get("a copy of the data from before, beside today's keys")).toBe("keys_missing");
     expect(found.get("certificate")).toContain("memory");
     expect((await runCommand(["erase", "--tenant", "1"])).code).toBe(2);
+  });
+
+  it("backs up, lists, and restores a tenant and the node", async () => {
+    const [dir, again] = [join(folder, "node"), join(folder, "node-again")];
+    const kimberlite = commandOn(dir);
+    const [to, keys] = [`file:${join(folder, "backups")}`, `file:${join(folder, "backup-keys")}`];
+    await succeed(kimberlite(["init"]));
+    await succeed(kimberlite(["tenant", "create", "5", "--name", "Five"]));
+    await succeed(kimberlite(["sql", "--tenant", "5", "CREATE TABLE t (a); INSERT INTO t VALUES ('kept')"]));
+    expect(await succeed(kimberlite(["backup", "run", "--to", to, "--keys-to", keys]))).toContain("2 logs");
+    expect(await succeed(kimberlite(["backup", "list", "--from", to]))).toContain("all");
+    await succeed(kimberlite(["backup", "restore-tenant", "--from", to, "--tenant", "5", "--as", "6"]));
+    expect(await succeed(kimberlite(["sql", "--tenant", "6", "SELECT a FROM t"]))).toContain("kept");
+    mkdirSync(again);
+    copyFileSync(join(dir, "master.key"), join(again, "master.key"));
+    const restored = commandOn(again);
+    const from = ["--from", to, "--keys-from", keys];
+    expect(await succeed(restored(["restore", ...from]))).toContain("1 tenant");
+    expect(await succeed(restored(["sql", "--tenant", "5", "SELECT a FROM t"]))).toContain("kept");
+    expect((await restored(["restore", ...from])).code).toBe(3);
+    expect(await succeed(restored(["audit", "--action", "tenant.restore"]))).toContain("backup");
   });
 });

@@ -35,7 +35,7 @@ describe("usage", () => {
     const help = await succeed(runCommand(["--help"]));
     expect(help).toContain("base64");
     // What does not exist yet is not offered.
-    expect(help).not.toMatch(/^ {2}(serve|token|grant|move|backup|restore)\b/m);
+    expect(help).not.toMatch(/^ {2}(serve|token|grant|move)\b/m);
   });
 
   it.each([

@@ -186,6 +186,9 @@ describe("the script", () => {
       "rotateMasterKey",
       "nodeAudit",
       "importTenant",
+      "backup",
+      "backups",
+      "restoreTenant",
     ]);
     expect(methodsOf(Kimberlite).filter((method) => !nodes.has(method) && !called.has(method))).toEqual([]);
     expect(CALLS.length).toBeGreaterThan(20);

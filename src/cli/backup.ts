@@ -1,0 +1,130 @@
+/** `kimberlite backup` and `restore`. */
+
+import { masterKeyFile } from "../keys/master-key-file.ts";
+import { openMasterKey } from "../keys/master-key-uri.ts";
+import { restoreNode } from "../restore.ts";
+import type { TenantId } from "../tenant/tenant-id.ts";
+import type { GlobalOptions } from "./arguments.ts";
+import { actorName, configure, installationPaths, withInstallation } from "./installation.ts";
+import { startProgress } from "./progress.ts";
+import { counted, escapeLine, formatBytes, formatTime, renderTable, toJson } from "./render.ts";
+
+interface BackupFlags extends GlobalOptions {
+  readonly to: string;
+  readonly keysTo?: string;
+  readonly tenant?: TenantId;
+  readonly reason?: string;
+}
+
+export async function backup(options: BackupFlags): Promise<undefined> {
+  const { to, keysTo, tenant, reason } = options;
+  const progress = startProgress("backup");
+  try {
+    const report = await withInstallation(installationPaths(options.dir), (db) =>
+      db.backup({
+        to,
+        actor: actorName(),
+        ...(keysTo === undefined ? {} : { keysTo }),
+        ...(tenant === undefined ? {} : { tenants: [tenant] }),
+        ...(reason === undefined ? {} : { reason }),
+        onProgress: ({ doneTenants, totalTenants }) => progress.update(doneTenants, totalTenants),
+      }),
+    );
+    progress.stop();
+    if (options.json === true) return void console.log(toJson(report));
+    const logs = `${counted(report.tenants, "log")}, ${report.changed} of them changed, ${formatBytes(report.bytes)} written`;
+    console.log(`backup ${report.id}: ${logs}`);
+    if (keysTo === undefined)
+      console.log("without --keys-to no keys are backed up: they are in DIR/data/keys, wrapped");
+  } finally {
+    progress.stop();
+  }
+}
+
+export async function listBackups(options: GlobalOptions & { readonly from: string }): Promise<undefined> {
+  const found = await withInstallation(installationPaths(options.dir), (db) => db.backups(options.from));
+  if (options.json === true) return void console.log(toJson(found));
+  const rows = found.map(({ id, timeUs, tenants, partial }) => [
+    id,
+    formatTime(timeUs),
+    tenants,
+    partial ? "some tenants" : "all",
+  ]);
+  console.log(rows.length === 0 ? "no backup there" : renderTable(["backup", "begun", "logs", "of"], rows));
+}
+
+interface RestoreFlags extends GlobalOptions {
+  readonly from: string;
+  readonly keysFrom: string;
+  readonly masterKey?: string;
+  readonly at?: Date;
+  readonly backup?: string;
+}
+
+/** Into DIR, which holds at most the master key. */
+export async function restore(options: RestoreFlags): Promise<undefined> {
+  const { from, keysFrom, masterKey: uri, at, backup: id } = options;
+  const paths = installationPaths(options.dir);
+  const masterKey = uri === undefined ? masterKeyFile(paths.masterKey) : await openMasterKey(uri);
+  const progress = startProgress("restore");
+  try {
+    const report = await restoreNode({
+      from,
+      keysFrom,
+      masterKey,
+      dataDir: paths.data,
+      actor: actorName(),
+      ...(at === undefined ? {} : { at }),
+      ...(id === undefined ? {} : { backup: id }),
+      onProgress: ({ doneTenants, totalTenants }) => progress.update(doneTenants, totalTenants),
+    });
+    if (uri !== undefined) await configure(paths, { masterKey: uri });
+    progress.stop();
+    if (options.json === true) return void console.log(toJson(report));
+    const erased = report.erased === 0 ? "" : `; ${counted(report.erased, "tenant")} stay erased`;
+    console.log(
+      `${options.dir} is as of backup ${report.backup}: ${counted(report.tenants, "tenant")}, ${formatBytes(report.bytes)}${erased}`,
+    );
+  } finally {
+    progress.stop();
+    await masterKey.close();
+  }
+}
+
+interface RestoreTenantFlags extends GlobalOptions {
+  readonly from: string;
+  readonly keysFrom?: string;
+  readonly tenant: TenantId;
+  readonly as?: TenantId;
+  readonly name?: string;
+  readonly at?: bigint | Date;
+  readonly backup?: string;
+  readonly reason?: string;
+}
+
+export async function restoreTenant(options: RestoreTenantFlags): Promise<undefined> {
+  const { from, tenant } = options;
+  const given = Object.fromEntries(
+    (["keysFrom", "as", "name", "at", "backup", "reason"] as const).flatMap((field) =>
+      options[field] === undefined ? [] : [[field, options[field]]],
+    ),
+  );
+  const progress = startProgress("restore");
+  try {
+    const entry = await withInstallation(installationPaths(options.dir), (db) =>
+      db.restoreTenant({
+        ...given,
+        from,
+        tenant,
+        actor: actorName(),
+        onProgress: ({ doneRecords, totalRecords }) =>
+          progress.update(Number(doneRecords), Number(totalRecords)),
+      }),
+    );
+    progress.stop();
+    if (options.json === true) console.log(toJson(entry));
+    else console.log(`tenant ${entry.id} (${escapeLine(entry.name)}) is what tenant ${tenant} was`);
+  } finally {
+    progress.stop();
+  }
+}

@@ -1,0 +1,228 @@
+/**
+ * A node brought back from a backup into an empty directory, with the node down: logs from one place, keys from another.
+ *
+ * Order: keys, which the master key has to open → the backup, whose signature they prove → the logs, each checked and
+ * cut → what the next start has to know → the file that makes the directory an installation. Kept: a half-restored
+ * directory does not open as a node, and is begun anew when asked again; a tenant whose erasure the place of backups knows
+ * of comes back as erased, whatever the catalogue of that time says.
+ */
+import { join } from "node:path";
+import {
+  type BackedUpTenant,
+  type BackupManifest,
+  encodeJson,
+  invalid,
+  tenantOf,
+} from "./backup/backup-format.ts";
+import { restoreKeys } from "./backup/backup-keys.ts";
+import { chooseBackup, installationOf, readTombstones } from "./backup/catalogue.ts";
+import { restoreLog } from "./backup/restore-log.ts";
+import { type BackupTarget, requireApart } from "./backup/target.ts";
+import { openBackupTarget } from "./backup/target-uri.ts";
+import type { BackupPlace } from "./backup.ts";
+import { readInstallation, writeInstallation } from "./directory/data-directory.ts";
+import { kimberliteError } from "./errors.ts";
+import { systemClock } from "./host/clock.ts";
+import { type Disk, systemDisk } from "./host/disk.ts";
+import { systemRandomness } from "./host/randomness.ts";
+import { KeyStore } from "./keys/key-store.ts";
+import type { MasterKeyProvider } from "./keys/master-key.ts";
+import { TenantKeys } from "./keys/tenant-keys.ts";
+import { logFolder } from "./log/segment.ts";
+import { type VerifierKey, verifierKey } from "./log/signed-note.ts";
+import type { NodeState } from "./node-state.ts";
+import { requireMasterKey } from "./open-options.ts";
+import { type OperationOptions, parseContext } from "./operations.ts";
+import { hasMethods, parseCallback, parseOptions } from "./tenant/call-options.ts";
+import { SYSTEM_TENANT, TenantId } from "./tenant/tenant-id.ts";
+import { clearBuilds } from "./tenant-building.ts";
+
+export interface RestoreOptions extends OperationOptions {
+  readonly from: BackupPlace;
+  readonly keysFrom: BackupPlace;
+  /** New or empty, or one where an earlier restore was interrupted. */
+  readonly dataDir: string;
+  readonly masterKey: MasterKeyProvider;
+  /** Everything as it was at that time; as of the backup unless given. */
+  readonly at?: Date;
+  /** Which backup; the latest, or the one that fits `at`, unless given. */
+  readonly backup?: string;
+  readonly onProgress?: (progress: {
+    readonly doneTenants: number;
+    readonly totalTenants: number;
+    readonly bytes: number;
+  }) => void;
+  readonly disk?: Disk;
+}
+
+export interface RestoreReport {
+  readonly backup: string;
+  readonly tenants: number;
+  /** Tenants that come back as erased. */
+  readonly erased: number;
+  readonly bytes: number;
+}
+
+/** What the first start after a restore has to know. */
+interface Restored {
+  readonly backup: string;
+  readonly actor: string;
+  readonly atUs: string | null;
+  /** Certificates of tenants that were erased, by id. */
+  readonly erased: Readonly<Record<string, string>>;
+}
+
+const RUNNING_FILE = "restore-in-progress";
+const RESTORED_FILE = "restored.json";
+
+/**
+ * Restores a node. Open it afterwards with the same master key; its tables are built from the logs as they are used.
+ *
+ * @throws `destination_exists`, `backup_not_found`, `backup_invalid`, `master_key_wrong`, `storage_failed`, `disk_full`,
+ * `invalid_argument`
+ */
+export async function restoreNode(options: RestoreOptions): Promise<RestoreReport> {
+  const given = parseOptions(options);
+  const { actor } = parseContext(given);
+  const { masterKey, backup, disk = systemDisk } = given;
+  requireMasterKey(masterKey);
+  const onProgress = parseCallback(given.onProgress, "onProgress");
+  const timeUs = parseTime(given.at);
+  const root = parseRoot(given.dataDir);
+  const from = await openPlace(given.from, disk);
+  const keysFrom = await openPlace(given.keysFrom, disk);
+  try {
+    requireApart(from, keysFrom);
+    const installation = await installationOf(from, "data");
+    if ((await installationOf(keysFrom, "keys")) !== installation)
+      throw invalid("the keys are of another installation than the data");
+    clearDestination(disk, root);
+    const erased = await readTombstones(from);
+    const keyOf = (tenant: string): string => join(root, "keys", `${tenant}.keys`);
+    disk.makeFolder(join(root, "keys"));
+    await restoreKeys(keysFrom, (tenant) => !erased.has(tenant), { disk, pathOf: keyOf });
+    const key = await signerOf({ root, disk, masterKey, installation });
+    const manifest = await chooseBackup(from, key, { backup, timeUs });
+    requireWhole(manifest, installation);
+    const wanted = manifest.tenants.filter(({ tenant }) => !erased.has(tenant));
+    let bytes = 0;
+    for (const [index, one] of wanted.entries()) {
+      bytes += await restoreOne(from, one, { disk, root, timeUs });
+      onProgress?.({ doneTenants: index + 1, totalTenants: wanted.length, bytes });
+    }
+    const restored: Restored = {
+      backup: manifest.id,
+      actor,
+      atUs: timeUs?.toString() ?? null,
+      erased: Object.fromEntries(erased),
+    };
+    await disk.replaceFile(join(root, RESTORED_FILE), encodeJson(restored));
+    for (const folder of ["tenants", "keys", ""]) disk.syncFolder(join(root, folder));
+    disk.removeFile(join(root, RUNNING_FILE));
+    await writeInstallation(disk, root, { id: installation });
+    return { backup: manifest.id, tenants: wanted.length - 1, erased: erased.size, bytes };
+  } finally {
+    await from.close();
+    await keysFrom.close();
+  }
+}
+
+/**
+ * At the first start after a restore: what was erased since is erased here, what the catalogue of that time does not know
+ * of goes, and the system's audit stream says that it was restored.
+ */
+export async function adoptRestore(node: NodeState): Promise<void> {
+  const path = join(node.root, RESTORED_FILE);
+  const bytes = node.disk.readFile(path);
+  if (bytes !== undefined) {
+    const { backup, actor, atUs, erased } = JSON.parse(bytes.toString("utf8")) as Restored;
+    for (const [tenant, certificate] of Object.entries(erased))
+      await node.directory.adoptErased(TenantId(tenant), certificate);
+    await removeUnknown(node);
+    const detail = { backup, ...(atUs === null ? {} : { atUs }) };
+    await node.directory.note({ action: "tenant.restore", outcome: "done", actor, detail });
+    node.disk.removeFile(path);
+  }
+  await clearBuilds(node);
+}
+
+/** Logs and keys of tenants that were created after the time that was restored. */
+async function removeUnknown({ disk, root, directory, keyStore }: NodeState): Promise<void> {
+  for (const tenant of keyStore.tenants()) {
+    if (tenant !== SYSTEM_TENANT && !directory.has(tenant)) await keyStore.destroy(tenant);
+  }
+  for (const name of disk.list(join(root, "tenants"))) {
+    const tenant = tenantOf(name);
+    if (tenant !== SYSTEM_TENANT && !directory.has(tenant)) disk.removeFolder(join(root, "tenants", name));
+  }
+}
+
+async function restoreOne(
+  from: BackupTarget,
+  wanted: BackedUpTenant,
+  into: { readonly disk: Disk; readonly root: string; readonly timeUs: bigint | undefined },
+): Promise<number> {
+  const { disk, root, timeUs } = into;
+  const folder = logFolder(root, tenantOf(wanted.tenant));
+  const bytes = await restoreLog(from, wanted, { disk, folder, cut: { timeUs } });
+  disk.syncFolder(join(folder, ".."));
+  return bytes;
+}
+
+/** The key that the installation signs with: the master key opens it, or is the wrong one. */
+async function signerOf(place: {
+  readonly root: string;
+  readonly disk: Disk;
+  readonly masterKey: MasterKeyProvider;
+  readonly installation: string;
+}): Promise<VerifierKey> {
+  const { root, disk, masterKey: master, installation } = place;
+  const store = await KeyStore.open(join(root, "keys"), disk);
+  const keys = await TenantKeys.load({
+    tenant: SYSTEM_TENANT,
+    master,
+    store,
+    randomness: systemRandomness(),
+    clock: systemClock,
+  });
+  try {
+    return verifierKey(`kimberlite/${installation}`, keys.verifierPublicKey);
+  } finally {
+    keys.close();
+  }
+}
+
+/** @throws `backup_invalid` */
+function requireWhole(manifest: BackupManifest, installation: string): void {
+  if (manifest.installation !== installation) throw invalid("it is of another installation");
+  if (manifest.partial) throw invalid("it is of some tenants only, and restores no node");
+  if (manifest.tenants[0]?.tenant !== SYSTEM_TENANT.toString()) throw invalid("it has no catalogue");
+}
+
+/** @throws `destination_exists` for a directory that holds anything but an interrupted restore */
+function clearDestination(disk: Disk, root: string): void {
+  const names = disk.list(root);
+  const interrupted = names.includes(RUNNING_FILE) && readInstallation(disk, root) === undefined;
+  if (names.length > 0 && !interrupted)
+    throw kimberliteError("destination_exists", "a node is restored into a new or empty directory");
+  disk.makeFolder(root);
+  disk.open(join(root, RUNNING_FILE), "create").close();
+  for (const name of names) if (name !== RUNNING_FILE) disk.removeFolder(join(root, name));
+  disk.syncFolder(root);
+}
+
+function parseRoot(dataDir: unknown): string {
+  if (typeof dataDir === "string" && dataDir !== "" && !dataDir.includes("\0")) return dataDir;
+  throw kimberliteError("invalid_argument", "dataDir is a path");
+}
+
+function parseTime(at: unknown): bigint | undefined {
+  if (at === undefined) return undefined;
+  if (at instanceof Date && !Number.isNaN(at.getTime())) return BigInt(at.getTime()) * 1000n + 999n;
+  throw kimberliteError("invalid_argument", "`at` is a Date");
+}
+
+async function openPlace(place: unknown, disk: Disk): Promise<BackupTarget> {
+  if (hasMethods(place, ["put", "get", "list", "remove"])) return place as BackupTarget;
+  return openBackupTarget(place as string, disk);
+}
