@@ -41,7 +41,7 @@ export { openMasterKey } from "./keys/master-key-uri.ts";
 export { createPkcs11Key, type Pkcs11Options, pkcs11 } from "./keys/pkcs11.ts";
 export type { VaultOptions } from "./keys/vault-client.ts";
 export { vaultTransit } from "./keys/vault-transit.ts";
-export { Kimberlite } from "./kimberlite.ts";
+export { Kimberlite, type TenantKeyUse } from "./kimberlite.ts";
 export { type Checkpoint, openCheckpoint } from "./log/checkpoint.ts";
 export {
   type ConsistencyProof,
@@ -78,6 +78,7 @@ export {
 } from "./portability.ts";
 export { DEFAULT_LIMITS, type StatementLimits } from "./projection/connection.ts";
 export type { Row, SqlInput, SqlParams, SqlValue } from "./projection/values.ts";
+export type { ReencryptOptions, ReencryptProgress, ReencryptReport } from "./reencryption.ts";
 export { type RestoreOptions, type RestoreReport, restoreNode } from "./restore.ts";
 export type { AppendOptions, AppendResult } from "./stream/append.ts";
 export type { EventValue } from "./stream/event.ts";

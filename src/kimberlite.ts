@@ -87,6 +87,7 @@ import type { StreamRow } from "./projection/bookkeeping.ts";
 import { isProjectionDamage } from "./projection/sqlite-error.ts";
 import type { Row, SqlInput, SqlParams } from "./projection/values.ts";
 import type { StatementRequest, StatementResult } from "./projection/writer.ts";
+import { type ReencryptOptions, type ReencryptReport, reencryptTenant } from "./reencryption.ts";
 import { adoptRestore } from "./restore.ts";
 import {
   type AppendOptions,
@@ -119,6 +120,14 @@ import {
   type TenantQuota,
 } from "./tenant/tenant-config.ts";
 import { StreamId, TenantId } from "./tenant/tenant-id.ts";
+
+/** What is known of a tenant's keys, and how far the present DEK is used. */
+export interface TenantKeyUse extends TenantKeyReport {
+  /** Blocks under the present DEK version. */
+  readonly blocksSealed: number;
+  /** Blocks after which the next version is put into force by itself. */
+  readonly blocksLimit: number;
+}
 
 const DEFAULT_TRANSACTION_MS = 5_000;
 const MAX_PAGE = 10_000;
@@ -622,6 +631,20 @@ export class Kimberlite implements AsyncDisposable {
     });
   }
 
+  /**
+   * Writes the tenant's log and projection anew under a new DEK version while it is read and written: records, offsets and
+   * proofs stay the same. With `destroyFormerKeys` nothing that was encrypted before can be read from then on, in copies
+   * and backups neither. Interrupted, it goes on when it is called again. Subscribers go on where they are (`overloaded`).
+   *
+   * Cost: reads the log and writes it once, replays it into a projection; the tenant waits for the last few records.
+   * @throws `disk_full`, `disk_failed`, `log_damaged`, `aborted`, `invalid_argument`
+   */
+  async reencryptTenant(id: TenantId, options?: ReencryptOptions): Promise<ReencryptReport> {
+    const tenant = TenantId(id);
+    this.#held.requireThawed(tenant);
+    return reencryptTenant(this.#open(), tenant, options);
+  }
+
   /** Makes a new KEK and re-wraps every DEK version under it. */
   async rotateKek(id: TenantId, options?: GovernanceOptions): Promise<void> {
     await this.#inspect(id, async (engine) => {
@@ -659,10 +682,11 @@ export class Kimberlite implements AsyncDisposable {
   }
 
   /** Versions and ages of the tenant's keys, never a key. */
-  async keys(id: TenantId): Promise<TenantKeyReport & { readonly blocksSealed: number }> {
+  async keys(id: TenantId): Promise<TenantKeyUse> {
     return this.#inspect(id, (engine) => ({
       ...engine.keys.describe(),
       blocksSealed: engine.pipeline.blocksSealed,
+      blocksLimit: this.#node.dekRotateAfterBlocks,
     }));
   }
 

@@ -26,6 +26,7 @@ import type { NoteSigner } from "./log/signed-note.ts";
 import { type Base, type OpenOptions, parseOpenOptions } from "./open-options.ts";
 import { OpenTenants } from "./pipeline/open-tenants.ts";
 import { removeProjections } from "./pipeline/recovery.ts";
+import { finishReencryption } from "./pipeline/reencryption-mark.ts";
 import { SettleSweep } from "./pipeline/settle-sweep.ts";
 import { TenantEngine } from "./pipeline/tenant-engine.ts";
 import type { StatementLimits } from "./projection/connection.ts";
@@ -171,6 +172,10 @@ export class NodeState {
     return this.#system.healthy();
   }
 
+  get dekRotateAfterBlocks(): number {
+    return this.#options.dekRotateAfterBlocks ?? DEFAULT_DEK_BLOCKS;
+  }
+
   /** Signs checkpoints and certificates of this installation. */
   get signer(): NoteSigner {
     const keyName = `kimberlite/${this.installation.id}`;
@@ -287,12 +292,15 @@ export class NodeState {
 
   async #openTenant(tenant: TenantId): Promise<TenantEngine> {
     const entry = this.directory.entry(tenant);
-    const segments = listSegments(this.disk, logFolder(this.root, tenant));
-    if (entry.hasLog && segments.length === 0) {
-      throw kimberliteError("log_damaged", "the tenant's log is missing", { detail: { tenant, offset: 0n } });
-    }
     const keys = await this.masters.load(this.#keyOptions(tenant), this.heldBy(tenant));
     try {
+      await finishReencryption({ ...this, tenant }, keys);
+      const segments = listSegments(this.disk, logFolder(this.root, tenant));
+      if (entry.hasLog && segments.length === 0) {
+        throw kimberliteError("log_damaged", "the tenant's log is missing", {
+          detail: { tenant, offset: 0n },
+        });
+      }
       if (this.#toRebuild.delete(tenant)) removeProjections(this.disk, this.root, tenant);
       return await TenantEngine.open({
         ...engineBase({ ...this, options: this.#options }, this),

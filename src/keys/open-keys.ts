@@ -68,6 +68,15 @@ export class OpenKeys {
     this.#kek = kek;
   }
 
+  /** Zeroes a DEK and what was derived from it. */
+  dropDek(version: number): void {
+    this.#deks.get(version)?.fill(0);
+    this.#projectionKeys.get(version)?.fill(0);
+    this.#deks.delete(version);
+    this.#projectionKeys.delete(version);
+    this.#logKeys.delete(version);
+  }
+
   hasDek(version: number): boolean {
     return this.#deks.has(version);
   }

@@ -121,6 +121,26 @@ export class TenantKeys {
     await this.#rotations.run(() => this.#commit((present) => ({ ...present, projectionDek: version })));
   }
 
+  /**
+   * Destroys the DEK versions below `version`, in the store and here: what is encrypted under them cannot be read again.
+   * The caller sees to it that nothing is that is wanted.
+   *
+   * @returns the versions. @throws `disk_full`, `disk_failed`: asked again it is finished
+   */
+  async destroyDeksBefore(version: number): Promise<number[]> {
+    this.#assertOpen();
+    let destroyed: number[] = [];
+    await this.#rotations.run(() =>
+      this.#commit((present) => {
+        assert(present.projectionDek >= version, "the projection is not under a DEK that is destroyed");
+        destroyed = present.deks.filter((dek) => dek.version < version).map((dek) => dek.version);
+        return { ...present, deks: present.deks.filter((dek) => dek.version >= version) };
+      }),
+    );
+    for (const one of destroyed) this.#keys.dropDek(one);
+    return destroyed;
+  }
+
   /** The installation's Ed25519 private key. @throws `keys_missing` for a tenant that has none. */
   signingKey(): KeyObject {
     return this.#signingPair().privateKey;

@@ -63,6 +63,24 @@ export class OpenTenants {
     await this.#closing.get(tenant);
   }
 
+  /** Closes a tenant and works while nobody can open it; whoever uses it meanwhile waits. */
+  async exclusively<T>(tenant: TenantId, work: () => Promise<T>): Promise<T> {
+    const slot = this.#slots.get(tenant);
+    const before = this.#closing.get(tenant);
+    const { promise: done, resolve } = Promise.withResolvers<void>();
+    if (slot !== undefined) this.#slots.delete(tenant);
+    this.#closing.set(tenant, done);
+    try {
+      await before;
+      const engine = await slot?.opening.catch(() => undefined);
+      await engine?.close();
+      return await work();
+    } finally {
+      if (this.#closing.get(tenant) === done) this.#closing.delete(tenant);
+      resolve();
+    }
+  }
+
   async closeAll(): Promise<void> {
     const closed = await Promise.allSettled([...this.#slots.keys()].map((tenant) => this.close(tenant)));
     await Promise.all(this.#closing.values());

@@ -94,6 +94,7 @@ export const CALLS: readonly Call[] = [
   call("inclusionProof", ({ tenant }) => [tenant, 0]),
   call("consistencyProof", ({ tenant }) => [tenant, 1, 2]),
   call("rotateDek", ({ tenant }) => [tenant]),
+  call("reencryptTenant", ({ tenant }) => [tenant, { actor: "me" }]),
   call("rotateKek", ({ tenant }) => [tenant, { actor: "me", reason: "yearly" }]),
   call("setTenantMasterKey", ({ tenant }) => [tenant, null, { actor: "me" }]),
   call("keys", ({ tenant }) => [tenant]),

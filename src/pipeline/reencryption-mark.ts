@@ -1,0 +1,60 @@
+/**
+ * A re-encryption that is under way, as its tenant's folder says it: a log beside the log, and a mark that says which of
+ * them is in force.
+ */
+import { join } from "node:path";
+import type { Disk } from "../host/disk.ts";
+import { failpoint } from "../host/failpoint.ts";
+import type { TenantKeys } from "../keys/tenant-keys.ts";
+import { logFolder } from "../log/segment.ts";
+import type { TenantId } from "../tenant/tenant-id.ts";
+import { projectionFolder } from "./recovery.ts";
+
+/** What is on the disk about a re-encryption that is under way. */
+interface ReencryptionMark {
+  readonly version: number;
+  /** True from the point of no return on. */
+  readonly inForce: boolean;
+}
+
+export const REENCRYPTION_MARK = "reencryption.json";
+/** The log under the new key, until it takes the other's place. */
+export const REENCRYPTED_LOG = "log.new";
+
+/**
+ * Finishes a re-encryption that was in force when the process ended; asked before the tenant's files are opened.
+ *
+ * @throws `disk_failed`, `disk_full`: asked again the next time
+ */
+export async function finishReencryption(
+  place: { readonly disk: Disk; readonly root: string; readonly tenant: TenantId },
+  keys: TenantKeys,
+): Promise<void> {
+  const { disk, root, tenant } = place;
+  const folder = join(root, "tenants", tenant.toString());
+  const mark = readReencryptionMark(disk, folder);
+  if (mark?.inForce !== true) return;
+  const [built, log] = [join(folder, REENCRYPTED_LOG), logFolder(root, tenant)];
+  if (disk.has(built)) {
+    disk.removeFolder(log);
+    disk.moveFolder(built, log);
+    disk.syncFolder(folder);
+  }
+  failpoint("reencrypt-after-move");
+  await keys.setProjectionDek(mark.version);
+  const projections = projectionFolder(root, tenant);
+  for (const name of disk.list(projections)) {
+    if (!name.startsWith(`${mark.version}.db`)) disk.removeFile(join(projections, name));
+  }
+  disk.removeFile(join(folder, REENCRYPTION_MARK));
+  disk.syncFolder(folder);
+}
+
+export function readReencryptionMark(disk: Disk, folder: string): ReencryptionMark | undefined {
+  const bytes = disk.readFile(join(folder, REENCRYPTION_MARK));
+  return bytes === undefined ? undefined : (JSON.parse(bytes.toString("utf8")) as ReencryptionMark);
+}
+
+export function encodeReencryptionMark(mark: ReencryptionMark): Buffer {
+  return Buffer.from(`${JSON.stringify(mark)}\n`);
+}
