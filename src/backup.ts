@@ -40,13 +40,14 @@ import type { NewTenant } from "./directory/directory.ts";
 import { KimberliteError, kimberliteError } from "./errors.ts";
 import { isoTime } from "./host/clock.ts";
 import type { TenantKeys } from "./keys/tenant-keys.ts";
-import { openSaltedRecords } from "./log/block.ts";
+import { isHollow, openSaltedRecords, trimmed } from "./log/block.ts";
 import { decodeRecord } from "./log/record.ts";
 import { logFolder } from "./log/segment.ts";
 import { signNote, verifierKey } from "./log/signed-note.ts";
 import { TenantLog } from "./log/tenant-log.ts";
 import type { NodeState } from "./node-state.ts";
 import { parseContext } from "./operations.ts";
+import { findBase } from "./pipeline/projection-base.ts";
 import type { ExportedRecord } from "./portability/export-reader.ts";
 import { refuseIfAborted, Turns } from "./portability/turns.ts";
 import { parseOffset } from "./stream/stream-reader.ts";
@@ -262,7 +263,8 @@ class BackupWork {
       refuseIfAborted(this.#signal);
       if (tenant !== SYSTEM_TENANT) this.#node.directory.get(tenant);
     };
-    const place = { disk, tenant, folder: logFolder(root, tenant), requireGoingOn };
+    const base = findBase({ disk, root, tenant });
+    const place = { disk, tenant, folder: logFolder(root, tenant), base, requireGoingOn };
     try {
       const { index, bytes } = await backUpLog(place, this.#to, previous);
       this.bytes += bytes;
@@ -390,6 +392,7 @@ async function withSourceKeys(
 
 function* recordsOf(log: TenantLog, keys: TenantKeys, until: bigint): Generator<ExportedRecord, void> {
   for (const block of log.blocks()) {
+    if (isHollow(block.header)) throw trimmed(block.header);
     for (const { record, salt } of openSaltedRecords(block, keys.logKey(block.header.dekVersion))) {
       if (decodeRecord(record).offset >= until) return;
       yield { record, salt };
@@ -445,8 +448,8 @@ function ownKey(node: NodeState): ReturnType<typeof verifierKey> {
 
 /** Ordered by time as text. */
 function backupId(timeUs: bigint, random: Buffer): string {
-  const time = isoTime(timeUs).replace(/[-:]/g, "").replace(".", "");
-  return `${time}-${random.toString("hex")}`;
+  const time = isoTime(timeUs).replace(/[-:Z]/g, "").replace(".", "");
+  return `${time}${(timeUs % 1000n).toString().padStart(3, "0")}Z-${random.toString("hex")}`;
 }
 
 interface Places {

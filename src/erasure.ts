@@ -30,7 +30,7 @@ import { listSegments, logFolder } from "./log/segment.ts";
 import { type VerifyReport, verifyLog } from "./log/verify.ts";
 import type { NodeState } from "./node-state.ts";
 import { type OperationOptions, parseContext } from "./operations.ts";
-import { projectionFolder } from "./pipeline/recovery.ts";
+import { projectionFolder } from "./pipeline/projection-base.ts";
 import { youngestDataUs } from "./pipeline/youngest-data.ts";
 import { scrubFreedMemory } from "./projection/scrub.ts";
 import { requireDisposable, retainedUntilUs } from "./retention/retention.ts";

@@ -94,3 +94,4 @@ export type {
   TenantState,
 } from "./tenant/tenant-config.ts";
 export { StreamId, TenantId } from "./tenant/tenant-id.ts";
+export type { TrimOptions, TrimReport } from "./trimming.ts";

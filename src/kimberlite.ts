@@ -120,6 +120,7 @@ import {
   type TenantQuota,
 } from "./tenant/tenant-config.ts";
 import { StreamId, TenantId } from "./tenant/tenant-id.ts";
+import { type TrimOptions, type TrimReport, trimTenant } from "./trimming.ts";
 
 /** What is known of a tenant's keys, and how far the present DEK is used. */
 export interface TenantKeyUse extends TenantKeyReport {
@@ -199,7 +200,14 @@ export class Kimberlite implements AsyncDisposable {
     return this.#node.tenants.use(entry.id, (engine) => {
       const { hasLog: _, ...known } = entry;
       const { totalBytes, nextOffset } = engine.log.head;
-      return { ...known, size: nextOffset, logBytes: totalBytes, projectionBytes: engine.projectionBytes };
+      const { firstOffset } = engine;
+      return {
+        ...known,
+        size: nextOffset,
+        firstOffset,
+        logBytes: totalBytes,
+        projectionBytes: engine.projectionBytes,
+      };
     });
   }
 
@@ -643,6 +651,21 @@ export class Kimberlite implements AsyncDisposable {
     const tenant = TenantId(id);
     this.#held.requireThawed(tenant);
     return reencryptTenant(this.#open(), tenant, options);
+  }
+
+  /**
+   * Destroys the records that are past their retention: their leaves stay, so that every checkpoint and proof does, and so
+   * do the tables as they stand. What was in them cannot be read again, in copies and backups neither: the log is written
+   * anew under a new DEK and the former ones are destroyed. Interrupted, it goes on when it is called again.
+   *
+   * Afterwards time travel, streams and proofs' records before `firstOffset` are `offset_trimmed`; a table's stream, whose
+   * items are counted from its start, all of it. Cost: as `reencryptTenant`.
+   * @throws `legal_hold`, `retention_not_over`, `retention_locked`, `disk_full`, `disk_failed`, `aborted`, `invalid_argument`
+   */
+  async trimTenant(id: TenantId, options: TrimOptions): Promise<TrimReport> {
+    const tenant = TenantId(id);
+    this.#held.requireThawed(tenant);
+    return trimTenant(this.#open(), tenant, options);
   }
 
   /** Makes a new KEK and re-wraps every DEK version under it. */

@@ -51,6 +51,8 @@ export interface TransactionOptions extends OperationOptions {
 export interface TenantDescription extends TenantEntry {
   /** Records in the log: offsets 0 … size−1. */
   readonly size: bigint;
+  /** First record that there is; those before were trimmed. */
+  readonly firstOffset: bigint;
   readonly logBytes: number;
   readonly projectionBytes: number;
 }

@@ -13,11 +13,12 @@ import { auditTenant, type GovernanceOptions, governanceEvent } from "./administ
 import { KimberliteError, kimberliteError } from "./errors.ts";
 import { failpoint } from "./host/failpoint.ts";
 import type { TenantKeys } from "./keys/tenant-keys.ts";
-import { type Block, openSaltedRecords } from "./log/block.ts";
+import { type Block, isHollow, openSaltedRecords } from "./log/block.ts";
 import { LogBuilder } from "./log/log-builder.ts";
 import { TenantLog } from "./log/tenant-log.ts";
 import type { NodeState } from "./node-state.ts";
-import { projectionFolder, type RecoveryParts, replayInto } from "./pipeline/recovery.ts";
+import { copyFile, findBase, nextBaseName, projectionFolder, syncFile } from "./pipeline/projection-base.ts";
+import { type RecoveryParts, removeProjection, replayInto } from "./pipeline/recovery.ts";
 import {
   encodeReencryptionMark,
   finishReencryption,
@@ -26,6 +27,7 @@ import {
   readReencryptionMark,
 } from "./pipeline/reencryption-mark.ts";
 import { refuseIfAborted, Turns } from "./portability/turns.ts";
+import { rekeyFile } from "./projection/connection.ts";
 import { parseCallback, parseOptions, parseSignal } from "./tenant/call-options.ts";
 import type { TenantId } from "./tenant/tenant-id.ts";
 
@@ -79,12 +81,28 @@ export async function reencryptTenant(
     node.directory.get(id);
   };
   return node.maintain(id, async () => {
-    const work = new Reencryption(node, id, { requireGoingOn, onProgress });
-    const done = await work.run();
+    const done = await writeAnew(node, id, { requireGoingOn, onProgress });
     const destroyed = destroyFormerKeys ? await destroyFormer(node, id, done.dekVersion) : [];
     await node.directory.note({ ...event, detail: { ...event.detail, dekVersion: done.dekVersion } });
     return { ...done, destroyed };
   });
+}
+
+export interface WriteAnewOptions {
+  /** Asked at each turn; what it throws ends the work, which can be gone on with. */
+  readonly requireGoingOn: () => void;
+  readonly onProgress: ReencryptOptions["onProgress"];
+  /** Records to leave out, from the first on: the end of a block. What was left out before stays out. */
+  readonly trimBefore?: bigint;
+}
+
+/** Writes a tenant's log and projection anew; nothing else happens to its files meanwhile (`NodeState.maintain`). */
+export function writeAnew(
+  node: NodeState,
+  id: TenantId,
+  options: WriteAnewOptions,
+): Promise<Omit<ReencryptReport, "destroyed">> {
+  return new Reencryption(node, id, options).run();
 }
 
 class Reencryption {
@@ -94,21 +112,18 @@ class Reencryption {
   readonly #onProgress: ReencryptOptions["onProgress"];
   readonly #requireGoingOn: () => void;
   readonly #turns: Turns;
+  #trimBefore: bigint;
 
-  constructor(
-    node: NodeState,
-    id: TenantId,
-    options: {
-      readonly requireGoingOn: () => void;
-      readonly onProgress: ReencryptOptions["onProgress"];
-    },
-  ) {
+  constructor(node: NodeState, id: TenantId, options: WriteAnewOptions) {
     this.#node = node;
     this.#id = id;
     this.#folder = join(node.root, "tenants", id.toString());
     this.#requireGoingOn = options.requireGoingOn;
     this.#onProgress = options.onProgress;
     this.#turns = new Turns(options.requireGoingOn);
+    const present = findBase({ ...node, tenant: id })?.size ?? 0n;
+    const wanted = options.trimBefore ?? 0n;
+    this.#trimBefore = wanted > present ? wanted : present;
   }
 
   async run(): Promise<Omit<ReencryptReport, "destroyed">> {
@@ -136,12 +151,51 @@ class Reencryption {
     const left = readReencryptionMark(disk, this.#folder);
     return tenants.use(this.#id, async (engine) => {
       if (engine.log.nextOffset === 0n) return undefined;
-      if (left !== undefined && left.version === engine.keys.current.version) return left.version;
+      const same = left?.trimmed === this.#trimBefore.toString();
+      if (left !== undefined && same && left.version === engine.keys.current.version) return left.version;
       this.#discard();
       const version = await engine.pipeline.rotateDek();
-      await disk.replaceFile(this.#markPath, encodeReencryptionMark({ version, inForce: false }));
+      await disk.replaceFile(this.#markPath, this.#mark(version, false));
       return version;
     });
+  }
+
+  #mark(version: number, inForce: boolean): Buffer {
+    return encodeReencryptionMark({ version, inForce, trimmed: this.#trimBefore.toString() });
+  }
+
+  /**
+   * The base of the new projection: the present one under the new key, brought to where the records will begin.
+   *
+   * @throws `disk_full`, `disk_failed`, `log_damaged`
+   */
+  async #makeBase(keys: TenantKeys, version: number): Promise<void> {
+    const size = this.#trimBefore;
+    const place = { ...this.#node, tenant: this.#id };
+    if (size === 0n || this.#node.disk.has(this.#basePath(version))) return;
+    const folder = projectionFolder(this.#node.root, this.#id);
+    const unfinished = join(folder, "base.new.db");
+    removeProjection(this.#node.disk, unfinished);
+    const present = findBase(place);
+    const { key } = keys.projectionKey(version);
+    if (present !== undefined) {
+      await copyFile(this.#node.disk, present.path, unfinished);
+      rekeyFile(unfinished, { from: keys.projectionKey(present.version).key, to: key });
+    }
+    const log = TenantLog.open({ ...this.#node.logOptions(this.#id), root: this.#node.root });
+    try {
+      await replayInto(this.#recoveryParts(keys), { log, path: unfinished, key, version, untilOffset: size });
+    } finally {
+      log.close();
+    }
+    await syncFile(this.#node.disk, unfinished);
+    this.#node.disk.move(unfinished, this.#basePath(version));
+    this.#node.disk.syncFolder(folder);
+  }
+
+  #basePath(version: number): string {
+    const folder = projectionFolder(this.#node.root, this.#id);
+    return join(folder, nextBaseName(this.#trimBefore, version));
   }
 
   /** What an earlier call built is continued, unless a crash left it with a hole. */
@@ -157,8 +211,12 @@ class Reencryption {
   }
 
   #discard(): void {
-    this.#node.disk.removeFolder(this.#builtFolder);
-    this.#node.disk.removeFile(this.#markPath);
+    const { disk, root } = this.#node;
+    disk.removeFolder(this.#builtFolder);
+    const projections = projectionFolder(root, this.#id);
+    for (const name of disk.list(projections))
+      if (name.endsWith(".next")) disk.removeFile(join(projections, name));
+    disk.removeFile(this.#markPath);
   }
 
   get #builtFolder(): string {
@@ -173,11 +231,12 @@ class Reencryption {
   #catchUp(builder: LogBuilder, version: number): Promise<bigint> {
     return this.#node.tenants.use(this.#id, async (engine) => {
       const { log, keys } = engine;
+      await this.#makeBase(keys, version);
       const until = log.nextOffset;
       let unsynced = 0;
       for (const block of log.blocks(builder.head.nextOffset)) {
         if (block.header.firstOffset >= until) break;
-        addBlock(builder, block, { keys, version });
+        this.#addBlock(builder, block, { keys, version });
         unsynced += block.totalBytes;
         if (unsynced >= SYNC_BYTES) {
           await builder.sync();
@@ -198,24 +257,35 @@ class Reencryption {
 
   /** From what was built, so that it is known to be what it is built from. */
   async #buildProjection(keys: TenantKeys, version: number, untilOffset: bigint): Promise<void> {
-    const { root, disk, randomness, limits } = this.#node;
+    const { root } = this.#node;
     const log = TenantLog.open({ ...this.#node.logOptions(this.#id), root, folder: this.#builtFolder });
-    const parts: RecoveryParts = {
-      tenant: this.#id,
-      root,
-      disk,
-      randomness,
-      keys,
-      limits,
-      // At each turn: the tenant may be erased meanwhile.
-      onProgress: () => this.#requireGoingOn(),
-    };
     const path = join(projectionFolder(root, this.#id), `${version}.db`);
     try {
-      await replayInto(parts, { log, path, key: keys.projectionKey(version).key, untilOffset });
+      const { key } = keys.projectionKey(version);
+      const size = this.#trimBefore;
+      const base = size === 0n ? undefined : { path: this.#basePath(version), size };
+      await replayInto(this.#recoveryParts(keys), { log, path, key, base, untilOffset });
     } finally {
       log.close();
     }
+  }
+
+  #recoveryParts(keys: TenantKeys): RecoveryParts {
+    const { root, disk, randomness, limits } = this.#node;
+    // At each turn: the tenant may be erased meanwhile.
+    const onProgress = (): void => this.#requireGoingOn();
+    return { tenant: this.#id, root, disk, randomness, keys, limits, onProgress };
+  }
+
+  #addBlock(
+    builder: LogBuilder,
+    block: Block,
+    under: { readonly keys: TenantKeys; readonly version: number },
+  ): void {
+    const { firstOffset, count } = block.header;
+    const leftOut = isHollow(block.header) || firstOffset + BigInt(count) <= this.#trimBefore;
+    if (leftOut) builder.addHollow(block);
+    else sealAnew(builder, block, under);
   }
 
   /** The tenant is closed, and nobody opens it. */
@@ -226,7 +296,8 @@ class Reencryption {
       await journal.settle(this.#id);
       const log = TenantLog.open({ ...this.#node.logOptions(this.#id), root });
       try {
-        for (const block of log.blocks(builder.head.nextOffset)) addBlock(builder, block, { keys, version });
+        for (const block of log.blocks(builder.head.nextOffset))
+          this.#addBlock(builder, block, { keys, version });
         await builder.sync();
         await this.#buildProjection(keys, version, log.nextOffset);
       } finally {
@@ -235,7 +306,7 @@ class Reencryption {
       // What the journal has of the tenant belongs into the former log.
       await journal.recycle();
       failpoint("reencrypt-before-mark");
-      await disk.replaceFile(this.#markPath, encodeReencryptionMark({ version, inForce: true }));
+      await disk.replaceFile(this.#markPath, this.#mark(version, true));
       failpoint("reencrypt-after-mark");
       await finishReencryption({ disk, root, tenant: this.#id }, keys);
     });
@@ -243,7 +314,7 @@ class Reencryption {
 }
 
 /** The records of a block, sealed under another key; everything else of it stays. */
-function addBlock(
+function sealAnew(
   builder: LogBuilder,
   block: Block,
   { keys, version }: { readonly keys: TenantKeys; readonly version: number },
@@ -260,6 +331,11 @@ function addBlock(
   });
 }
 
-async function destroyFormer(node: NodeState, id: TenantId, version: number): Promise<readonly number[]> {
+/** Destroys the DEK versions that nothing is under any more. */
+export async function destroyFormer(
+  node: NodeState,
+  id: TenantId,
+  version: number,
+): Promise<readonly number[]> {
   return node.tenants.use(id, (engine) => engine.keys.destroyDeksBefore(version));
 }

@@ -33,6 +33,7 @@ import { type VerifierKey, verifierKey } from "./log/signed-note.ts";
 import type { NodeState } from "./node-state.ts";
 import { requireMasterKey } from "./open-options.ts";
 import { type OperationOptions, parseContext } from "./operations.ts";
+import { projectionFolder } from "./pipeline/projection-base.ts";
 import { hasMethods, parseCallback, parseOptions } from "./tenant/call-options.ts";
 import { SYSTEM_TENANT, TenantId } from "./tenant/tenant-id.ts";
 import { clearBuilds } from "./tenant-building.ts";
@@ -164,7 +165,8 @@ async function restoreOne(
 ): Promise<number> {
   const { disk, root, timeUs } = into;
   const folder = logFolder(root, tenantOf(wanted.tenant));
-  const bytes = await restoreLog(from, wanted, { disk, folder, cut: { timeUs } });
+  const projections = projectionFolder(root, tenantOf(wanted.tenant));
+  const bytes = await restoreLog(from, wanted, { disk, folder, projections, cut: { timeUs } });
   disk.syncFolder(join(folder, ".."));
   return bytes;
 }

@@ -74,8 +74,10 @@ async function* readAudit(engine: TenantEngine, range: ParsedRange): AsyncGenera
   const { bookkeeping } = await engine.settledReader();
   const stream = bookkeeping.stream(AUDIT_STREAM);
   if (stream === undefined || range.limit === 0) return;
+  const first = engine.firstOffset === 0n ? 0n : bookkeeping.firstItemFrom(AUDIT_STREAM, engine.firstOffset);
+  const from = range.from > first ? range.from : first;
   let left = range.limit;
-  for await (const item of readItems(engine, stream, { from: range.from, limit: Number.MAX_SAFE_INTEGER })) {
+  for await (const item of readItems(engine, stream, { from, limit: Number.MAX_SAFE_INTEGER })) {
     if (item.kind !== "event") continue;
     const event = item.data as unknown as AuditEvent;
     if (range.action !== undefined && event.action !== range.action) continue;

@@ -37,6 +37,14 @@ export interface TenantIndex {
   /** Commit time of the last block, microseconds. */
   readonly timeUs: string;
   readonly pieces: readonly BackupPiece[];
+  /** Of a tenant whose log was trimmed: the base of its projections. */
+  readonly base?: BackedUpBase;
+}
+
+/** A file, encrypted as it is on the disk, in pieces that follow on each other. */
+export interface BackedUpBase {
+  readonly file: string;
+  readonly pieces: readonly Omit<BackupPiece, "segment">[];
 }
 
 export interface BackedUpTenant {
@@ -96,18 +104,19 @@ export function parseIndex(bytes: Buffer, expected: BackedUpTenant): TenantIndex
     parsed.size === expected.size &&
     isHash(parsed.head) &&
     Array.isArray(parsed.pieces) &&
-    parsed.pieces.every(
-      (piece) =>
-        isName(piece.name) &&
-        isDigits(piece.segment) &&
-        Number.isSafeInteger(piece.from) &&
-        Number.isSafeInteger(piece.to) &&
-        piece.from >= 0 &&
-        piece.to > piece.from &&
-        isHash(piece.sha256),
-    );
+    parsed.pieces.every((piece) => isPiece(piece) && isDigits(piece.segment)) &&
+    (parsed.base === undefined ||
+      (/^base-[0-9]+-[0-9]+\.db$/.test(parsed.base.file) &&
+        Array.isArray(parsed.base.pieces) &&
+        parsed.base.pieces.every(isPiece)));
   if (!sane) throw invalid(`${expected.index} is not an index`);
   return parsed;
+}
+
+function isPiece(piece: Omit<BackupPiece, "segment">): boolean {
+  const { name, from, to } = piece;
+  const range = Number.isSafeInteger(from) && Number.isSafeInteger(to) && from >= 0 && to > from;
+  return isName(name) && range && isHash(piece.sha256);
 }
 
 /** A tenant's id in a name; the system tenant's is 0. */

@@ -15,7 +15,7 @@ import {
   segmentPath,
 } from "../log/segment.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-import { type BackupPiece, sha256, type TenantIndex } from "./backup-format.ts";
+import { type BackedUpBase, type BackupPiece, sha256, type TenantIndex } from "./backup-format.ts";
 import type { BackupTarget } from "./target.ts";
 
 const PIECE_BYTES = 8 * 1024 * 1024;
@@ -24,6 +24,8 @@ export interface LogPlace {
   readonly disk: Disk;
   readonly tenant: TenantId;
   readonly folder: string;
+  /** The base of the tenant's projections, if it has one. */
+  readonly base: { readonly name: string; readonly path: string } | undefined;
   /** Asked before each piece; what it throws ends the backup. */
   readonly requireGoingOn: () => void;
 }
@@ -55,7 +57,8 @@ export async function backUpLog(
   const last = base.pieces.at(-1);
   const end = findEnd(place, base, last);
   if (end === undefined) return { index: base, bytes: 0 };
-  if (known !== undefined && end.size === BigInt(base.size)) return { index: known, bytes: 0 };
+  const sameBase = known?.base?.file === place.base?.name;
+  if (known !== undefined && sameBase && end.size === BigInt(base.size)) return { index: known, bytes: 0 };
   const pieces: BackupPiece[] = [];
   for (const segment of listSegments(place.disk, place.folder)) {
     if (last !== undefined && segment < BigInt(last.segment)) continue;
@@ -70,6 +73,11 @@ export async function backUpLog(
     head: end.head.toString("hex"),
     timeUs: end.timeUs.toString(),
     pieces: [...base.pieces, ...pieces],
+    ...(place.base === undefined
+      ? {}
+      : {
+          base: sameBase && known?.base !== undefined ? known.base : await putBase(place, target, place.base),
+        }),
   };
   return { index, bytes: pieces.reduce((sum, piece) => sum + piece.to - piece.from, 0) };
 }
@@ -127,19 +135,43 @@ async function putPieces(
   target: BackupTarget,
   part: { readonly segment: bigint; readonly from: number; readonly until: number | undefined },
 ): Promise<BackupPiece[]> {
-  const { disk, tenant, folder } = place;
-  const { segment } = part;
-  const file = disk.open(segmentPath(folder, segment), "read");
+  const { segment, from, until } = part;
+  const path = segmentPath(place.folder, segment);
+  const pieces = await putFile(place, target, { path, name: digits(segment), from, until });
+  return pieces.map((piece) => ({ ...piece, segment: segment.toString() }));
+}
+
+async function putBase(
+  place: LogPlace,
+  target: BackupTarget,
+  base: { readonly name: string; readonly path: string },
+): Promise<BackedUpBase> {
+  const name = base.name.replace(/\.db$/, "");
+  const whole = { path: base.path, name, from: 0, until: undefined };
+  return { file: base.name, pieces: await putFile(place, target, whole) };
+}
+
+async function putFile(
+  place: LogPlace,
+  target: BackupTarget,
+  part: {
+    readonly path: string;
+    readonly name: string;
+    readonly from: number;
+    readonly until: number | undefined;
+  },
+): Promise<Omit<BackupPiece, "segment">[]> {
+  const file = place.disk.open(part.path, "read");
   try {
     const until = part.until ?? file.size();
-    const pieces: BackupPiece[] = [];
+    const pieces: Omit<BackupPiece, "segment">[] = [];
     for (let from = part.from; from < until; from += PIECE_BYTES) {
       place.requireGoingOn();
       const bytes = file.read(from, Math.min(PIECE_BYTES, until - from));
       const hash = sha256(bytes);
-      const name = `tenants/${tenant}/${digits(segment)}-${digits(from)}-${hash.slice(0, 16)}.piece`;
+      const name = `tenants/${place.tenant}/${part.name}-${digits(from)}-${hash.slice(0, 16)}.piece`;
       await target.put(name, bytes);
-      pieces.push({ name, segment: segment.toString(), from, to: from + bytes.length, sha256: hash });
+      pieces.push({ name, from, to: from + bytes.length, sha256: hash });
     }
     return pieces;
   } finally {

@@ -2,10 +2,18 @@
  * One tenant's log out of a backup: its pieces put together, each checked, then all of it as a log, then cut where it is
  * wanted.
  */
+import { join } from "node:path";
 import type { Disk } from "../host/disk.ts";
 import { listSegments, readSegmentHeader, scanSegment, segmentPath } from "../log/segment.ts";
 import { verifyLog } from "../log/verify.ts";
-import { type BackedUpTenant, invalid, parseIndex, sha256, tenantOf } from "./backup-format.ts";
+import {
+  type BackedUpTenant,
+  type BackupPiece,
+  invalid,
+  parseIndex,
+  sha256,
+  tenantOf,
+} from "./backup-format.ts";
 import type { BackupTarget } from "./target.ts";
 
 /** The last block that is wanted: up to a time, or to a number of records. */
@@ -22,7 +30,13 @@ export interface Cut {
 export async function restoreLog(
   from: BackupTarget,
   wanted: BackedUpTenant,
-  into: { readonly disk: Disk; readonly folder: string; readonly cut: Cut },
+  into: {
+    readonly disk: Disk;
+    readonly folder: string;
+    /** Where the base of a trimmed tenant's projections goes; nowhere if the log alone is wanted. */
+    readonly projections?: string;
+    readonly cut: Cut;
+  },
 ): Promise<number> {
   const { disk, folder, cut } = into;
   const bytes = await from.get(wanted.index);
@@ -31,19 +45,13 @@ export async function restoreLog(
   const tenant = tenantOf(index.tenant);
   disk.makeFolder(folder);
   let total = 0;
-  for (const piece of index.pieces) {
-    const read = await from.get(piece.name);
-    if (read === undefined) throw invalid(`${piece.name} is missing`);
-    if (read.length !== piece.to - piece.from || sha256(read) !== piece.sha256)
-      throw invalid(`${piece.name} is not what was backed up`);
-    const file = disk.open(segmentPath(folder, BigInt(piece.segment)), "create");
-    try {
-      file.write(read, piece.from);
-      await file.sync();
-    } finally {
-      file.close();
-    }
-    total += read.length;
+  for (const piece of index.pieces)
+    total += await fetchPiece(from, piece, { disk, path: segmentPath(folder, BigInt(piece.segment)) });
+  if (index.base !== undefined && into.projections !== undefined) {
+    disk.makeFolder(into.projections);
+    const path = join(into.projections, index.base.file);
+    for (const piece of index.base.pieces) total += await fetchPiece(from, piece, { disk, path });
+    disk.syncFolder(into.projections);
   }
   const size = BigInt(index.size);
   const whole = await verifyLog({
@@ -59,6 +67,25 @@ export async function restoreLog(
   cutLog(disk, folder, { tenant, cut });
   disk.syncFolder(folder);
   return total;
+}
+
+async function fetchPiece(
+  from: BackupTarget,
+  piece: Omit<BackupPiece, "segment">,
+  into: { readonly disk: Disk; readonly path: string },
+): Promise<number> {
+  const bytes = await from.get(piece.name);
+  if (bytes === undefined) throw invalid(`${piece.name} is missing`);
+  if (bytes.length !== piece.to - piece.from || sha256(bytes) !== piece.sha256)
+    throw invalid(`${piece.name} is not what was backed up`);
+  const file = into.disk.open(into.path, "create");
+  try {
+    file.write(bytes, piece.from);
+    await file.sync();
+  } finally {
+    file.close();
+  }
+  return bytes.length;
 }
 
 /** Takes away what came after the cut. */

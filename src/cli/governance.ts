@@ -9,6 +9,7 @@ import type { RetentionMode } from "../tenant/tenant-config.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions } from "./arguments.ts";
 import { actorName, installationPaths, withInstallation } from "./installation.ts";
+import { startProgress } from "./progress.ts";
 import { counted, escapeLine, formatTime, renderTable, toJson } from "./render.ts";
 
 interface TenantOptions extends GlobalOptions {
@@ -112,6 +113,38 @@ export async function retention(options: RetentionFlags): Promise<undefined> {
     { tenant, retentionMs, retentionMode },
     `tenant ${tenant}: data is kept for at least ${days} days, in ${retentionMode} mode`,
   );
+}
+
+interface TrimFlags extends TenantOptions {
+  readonly reason: string;
+  readonly before?: Date;
+  readonly overrideRetention?: boolean;
+}
+
+export async function trim(options: TrimFlags): Promise<undefined> {
+  const { tenant, reason, before, overrideRetention = false } = options;
+  const progress = startProgress("trim");
+  try {
+    const done = await open(options, (db) =>
+      db.trimTenant(tenant, {
+        reason,
+        overrideRetention,
+        actor: actorName(),
+        ...(before === undefined ? {} : { before }),
+        onProgress: ({ doneRecords, totalRecords }) =>
+          progress.update(Number(doneRecords), Number(totalRecords)),
+      }),
+    );
+    progress.stop();
+    const { trimmed, firstOffset } = done;
+    const text =
+      trimmed === 0n
+        ? `tenant ${tenant}: no record is past its retention`
+        : `tenant ${tenant}: ${counted(trimmed, "record")} destroyed, the first that is left is ${firstOffset}; tables and proofs are as they were`;
+    report(options, { tenant, ...done }, text);
+  } finally {
+    progress.stop();
+  }
 }
 
 interface AuditFlags extends GlobalOptions {

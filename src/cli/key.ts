@@ -25,7 +25,7 @@ export async function listKeys(options: TenantOptions): Promise<undefined> {
     formatTime(dek.createdAtUs),
     [
       dek.version === current
-        ? `seals new blocks (${counted(report.blocksSealed, "block")} so far)`
+        ? `seals new blocks (${report.blocksSealed} of ${report.blocksLimit} so far)`
         : "opens older blocks",
       dek.version === report.projectionDek ? "encrypts the SQL database" : "",
     ]
@@ -49,6 +49,37 @@ export async function rotateDek(options: TenantOptions): Promise<undefined> {
     { tenant: options.tenant, dek: version },
     `tenant ${options.tenant}: new blocks are sealed under DEK ${version}`,
   );
+}
+
+interface ReencryptFlags extends TenantOptions {
+  readonly destroyFormerKeys?: boolean;
+  readonly reason?: string;
+}
+
+export async function reencrypt(options: ReencryptFlags): Promise<undefined> {
+  const { tenant, destroyFormerKeys = false, reason } = options;
+  const progress = startProgress("re-encrypt");
+  try {
+    const done = await withInstallation(installationPaths(options.dir), (db) =>
+      db.reencryptTenant(tenant, {
+        destroyFormerKeys,
+        actor: actorName(),
+        ...(reason === undefined ? {} : { reason }),
+        onProgress: ({ doneRecords, totalRecords }) =>
+          progress.update(Number(doneRecords), Number(totalRecords)),
+      }),
+    );
+    progress.stop();
+    const former =
+      done.destroyed.length === 0 ? "" : `; ${counted(done.destroyed.length, "former key")} destroyed`;
+    report(
+      options,
+      { tenant, ...done },
+      `tenant ${tenant}: ${counted(done.records, "record")} under DEK ${done.dekVersion}${former}`,
+    );
+  } finally {
+    progress.stop();
+  }
 }
 
 export async function rotateKek(options: TenantOptions): Promise<undefined> {

@@ -189,6 +189,12 @@ function addKeyCommands(program: Command, ended: (exitCode: number) => void): vo
     "seal new blocks under a new data key",
     async () => (await load()).rotateDek,
   ).addOption(tenantOption());
+  define("reencrypt", "write log and SQL database anew under a new data key", async () => {
+    return (await load()).reencrypt;
+  })
+    .addOption(tenantOption())
+    .option("--destroy-former-keys", "then nothing from before can be read, in backups neither")
+    .option("--reason <text>", "why; it is recorded");
   define(
     "rotate-kek",
     "wrap a tenant's data keys under a new key",
@@ -254,6 +260,15 @@ function addGovernanceCommands(program: Command, define: Define, ended: (exitCod
     .requiredOption("--days <days>", "from its commit on", parseDays)
     .addOption(new Option("--mode <mode>", "compliance is for ever").choices(["governance", "compliance"]))
     .option("--reason <text>", "why; needed to shorten it");
+  define("trim", "destroy the records that are past their retention, keep their proofs", async () => {
+    return (await load()).trim;
+  })
+    .addOption(tenantOption())
+    .addOption(reason())
+    .addOption(
+      new Option("--before <time>", "only what was committed before (ISO 8601, UTC)").argParser(parseTime),
+    )
+    .option("--override-retention", "also what is younger than its retention, in governance mode");
   define(
     "audit",
     "print what was done to a tenant, or without --tenant to the node",

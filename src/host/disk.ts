@@ -45,8 +45,8 @@ export interface Disk {
   removeFile(path: string): void;
   makeFolder(path: string): void;
   removeFolder(path: string): void;
-  /** Gives a folder another name, where there is none of it yet; durable with `syncFolder` of what it is in. */
-  moveFolder(from: string, to: string): void;
+  /** Gives a file or folder another name, where there is none of it yet; durable with `syncFolder` of what it is in. */
+  move(from: string, to: string): void;
   has(path: string): boolean;
   /** Names in a folder, sorted; empty if there is no folder. */
   list(path: string): string[];
@@ -64,7 +64,7 @@ export const systemDisk: Disk = {
   removeFile: (path) => guarded(() => fs.rmSync(path, { force: true })),
   makeFolder: (path) => guarded(() => void fs.mkdirSync(path, { recursive: true, mode: 0o700 })),
   removeFolder: (path) => guarded(() => fs.rmSync(path, { recursive: true, force: true })),
-  moveFolder: (from, to) => guarded(() => fs.renameSync(from, to)),
+  move: (from, to) => guarded(() => fs.renameSync(from, to)),
   has: (path) => fs.existsSync(path),
   list: (path) => absentIsUndefined(() => fs.readdirSync(path).sort()) ?? [],
   syncFolder: (path) => syncFolder(path),

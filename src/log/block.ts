@@ -14,6 +14,10 @@ import type { Randomness } from "../host/randomness.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 
 const BLOCK_FORMAT_VERSION = 1;
+/** Of a hollow block: one whose records were trimmed. */
+const HOLLOW_FORMAT_VERSION = 2;
+/** DEK version of a block that nothing is sealed in. */
+const NO_DEK = 0;
 export const HASH_BYTES = 32;
 /** Header bytes before the leaf hashes. */
 export const BLOCK_FIXED_BYTES = 96;
@@ -114,13 +118,39 @@ function layOutRecords(request: SealRequest, plain: Buffer, bytes: Buffer): void
   }
 }
 
+/** A block without its records, which were trimmed: the leaves stay, so that every proof does. */
+export function sealHollow(
+  request: Omit<BlockHeader, "count" | "nonce" | "sealedBytes" | "dekVersion"> & {
+    readonly leafHashes: readonly Buffer[];
+  },
+): { readonly bytes: Buffer; readonly hash: Buffer } {
+  const { leafHashes } = request;
+  const headerBytes = BLOCK_FIXED_BYTES + leafHashes.length * HASH_BYTES;
+  const bytes = Buffer.alloc(headerBytes + HASH_BYTES);
+  const rest = { count: leafHashes.length, nonce: Buffer.alloc(NONCE_BYTES), sealedBytes: 0 };
+  writeHeader(bytes, { ...request, dekVersion: NO_DEK }, { ...rest, version: HOLLOW_FORMAT_VERSION });
+  for (const [index, leaf] of leafHashes.entries()) leaf.copy(bytes, BLOCK_FIXED_BYTES + index * HASH_BYTES);
+  bytes.write(sha256(bytes.subarray(0, headerBytes)), headerBytes, HASH_BYTES, "latin1");
+  return { bytes, hash: Buffer.from(bytes.subarray(headerBytes)) };
+}
+
+/** True for a block whose records were trimmed. */
+export function isHollow(header: Pick<BlockHeader, "dekVersion">): boolean {
+  return header.dekVersion === NO_DEK;
+}
+
 function writeHeader(
   bytes: Buffer,
-  request: SealRequest,
-  rest: { readonly count: number; readonly nonce: Buffer; readonly sealedBytes: number },
+  request: Omit<BlockHeader, "count" | "nonce" | "sealedBytes">,
+  rest: {
+    readonly count: number;
+    readonly nonce: Buffer;
+    readonly sealedBytes: number;
+    readonly version?: number;
+  },
 ): void {
   bytes.writeUInt32LE(MAGIC, 0);
-  bytes.writeUInt16LE(BLOCK_FORMAT_VERSION, 4);
+  bytes.writeUInt16LE(rest.version ?? BLOCK_FORMAT_VERSION, 4);
   bytes.writeUInt16LE(SUITE_AES_256_GCM_SHA_256, 6);
   bytes.writeBigUInt64LE(request.tenant, 8);
   bytes.writeBigUInt64LE(request.firstOffset, 16);
@@ -142,15 +172,16 @@ function writeHeader(
 export function parseHeader(bytes: Buffer): BlockHeader | undefined {
   if (bytes.length < BLOCK_FIXED_BYTES || bytes.readUInt32LE(0) !== MAGIC) return undefined;
   const version = bytes.readUInt16LE(4);
-  if (version > BLOCK_FORMAT_VERSION) {
+  if (version > HOLLOW_FORMAT_VERSION) {
     throw kimberliteError("format_too_new", `the log has blocks of format ${version}`, {
       detail: { version },
     });
   }
   const count = bytes.readUInt32LE(24);
   const sealedBytes = bytes.readUInt32LE(92);
-  const sane =
-    count >= 1 && count <= MAX_RECORDS && sealedBytes > TAG_BYTES && sealedBytes <= MAX_SEALED_BYTES;
+  const hollow = version === HOLLOW_FORMAT_VERSION;
+  const filled = hollow ? sealedBytes === 0 : sealedBytes > TAG_BYTES && sealedBytes <= MAX_SEALED_BYTES;
+  const sane = count >= 1 && count <= MAX_RECORDS && filled && hollow === (bytes.readUInt32LE(28) === NO_DEK);
   if (version === 0 || bytes.readUInt16LE(6) !== SUITE_AES_256_GCM_SHA_256 || !sane) return undefined;
   return {
     tenant: bytes.readBigUInt64LE(8) as TenantId,
@@ -201,7 +232,7 @@ function sha256(bytes: Buffer): string {
 /**
  * Opens the seal and gives the records' bytes.
  *
- * @throws `log_damaged` if the seal does not authenticate or a leaf hash is not its record's.
+ * @throws `log_damaged` if the seal does not authenticate or a leaf hash is not its record's; `offset_trimmed`
  */
 export function openBlock(block: Block, key: KeyObject): Buffer[] {
   const plain = unseal(block, key);
@@ -245,6 +276,7 @@ function readRecords(block: Block, plain: Buffer, found: (at: number, end: numbe
 }
 
 function unseal(block: Block, key: KeyObject): Buffer {
+  if (isHollow(block.header)) throw trimmed(block.header);
   const bodyEnd = block.sealed.length - TAG_BYTES;
   try {
     const decipher = createDecipheriv("aes-256-gcm", key, block.header.nonce, { authTagLength: TAG_BYTES });
@@ -267,6 +299,14 @@ function inRoomyMemory(plain: Buffer): Buffer {
   plain.copy(roomy);
   plain.fill(0);
   return roomy.subarray(0, plain.length);
+}
+
+/** What there is to say of records that were trimmed. */
+export function trimmed(header: Pick<BlockHeader, "tenant" | "firstOffset" | "count">): Error {
+  const { tenant, firstOffset, count } = header;
+  return kimberliteError("offset_trimmed", "the records there were trimmed; their proofs remain", {
+    detail: { tenant, firstOffset: firstOffset + BigInt(count) },
+  });
 }
 
 function damaged(block: Block, why: string, cause?: unknown): Error {

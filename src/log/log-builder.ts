@@ -8,6 +8,7 @@ import type { KeyObject } from "node:crypto";
 import type { Disk } from "../host/disk.ts";
 import type { Randomness } from "../host/randomness.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
+import type { Block } from "./block.ts";
 import { listSegments, segmentPath } from "./segment.ts";
 import { type LogHead, TenantLog } from "./tenant-log.ts";
 
@@ -55,6 +56,13 @@ export class LogBuilder {
   /** Appends a block; not yet durable. @throws `disk_full`, `disk_failed` */
   add(block: BuiltBlock): void {
     const prepared = this.#log.prepare(block);
+    this.#log.advance(prepared);
+    this.#touched.add(prepared.entry.segment);
+  }
+
+  /** Appends a block without its records. @throws `disk_full`, `disk_failed` */
+  addHollow(block: Block): void {
+    const prepared = this.#log.prepareHollow(block);
     this.#log.advance(prepared);
     this.#touched.add(prepared.entry.segment);
   }

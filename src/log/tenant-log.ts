@@ -10,7 +10,7 @@ import { assert, kimberliteError } from "../errors.ts";
 import type { Disk, DiskFile } from "../host/disk.ts";
 import type { Randomness } from "../host/randomness.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-import { type Block, blockBytes, GENESIS_HASH, HASH_BYTES, sealBlock } from "./block.ts";
+import { type Block, blockBytes, GENESIS_HASH, HASH_BYTES, sealBlock, sealHollow } from "./block.ts";
 import type { JournalEntry } from "./journal-frame.ts";
 import { MerkleFrontier } from "./merkle.ts";
 import {
@@ -152,6 +152,13 @@ export class TenantLog {
       previousHash: this.#head.hash,
       randomness: this.#randomness,
     });
+    return this.#place(bytes, { count: request.records.length, timeUs: request.timeUs, hash: blockHash });
+  }
+
+  #place(
+    bytes: Buffer,
+    block: { readonly count: number; readonly timeUs: bigint; readonly hash: Buffer },
+  ): PreparedBlock {
     const newSegment = this.#rolls(bytes.length);
     const written = newSegment ? Buffer.concat([this.#newSegmentHeader(), bytes]) : bytes;
     const segment = newSegment ? this.#head.nextOffset : this.#head.segment;
@@ -160,14 +167,25 @@ export class TenantLog {
       entry: { tenant: this.tenant, segment, position, bytes: written },
       newSegment,
       next: {
-        nextOffset: this.#head.nextOffset + BigInt(request.records.length),
-        hash: blockHash,
+        nextOffset: this.#head.nextOffset + BigInt(block.count),
+        hash: block.hash,
         segment,
         position: position + written.length,
-        lastTimeUs: request.timeUs,
+        lastTimeUs: block.timeUs,
         totalBytes: this.#head.totalBytes + written.length,
       },
     };
+  }
+
+  /** As `prepare`, without the records: for a log that is built anew. */
+  prepareHollow(block: Block): PreparedBlock {
+    const { bytes, hash: blockHash } = sealHollow({
+      ...block.header,
+      leafHashes: block.leafHashes,
+      firstOffset: this.#head.nextOffset,
+      previousHash: this.#head.hash,
+    });
+    return this.#place(bytes, { count: block.header.count, timeUs: block.header.timeUs, hash: blockHash });
   }
 
   /** Writes a durable block into its segment and moves the end of the log behind it. */

@@ -7,7 +7,7 @@ import type { KeyObject } from "node:crypto";
 import { type ErrorCode, KimberliteError, kimberliteError } from "../errors.ts";
 import type { Disk } from "../host/disk.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-import { type Block, GENESIS_HASH, openBlock } from "./block.ts";
+import { type Block, GENESIS_HASH, isHollow, openBlock } from "./block.ts";
 import { MerkleFrontier } from "./merkle.ts";
 import { decodeRecord } from "./record.ts";
 import { isRecordAt } from "./record-scan.ts";
@@ -179,7 +179,7 @@ function* verifySegment(
 
 function verifyBlock(options: VerifyOptions, state: State, block: Block): void {
   const at = { tenant: options.tenant, firstOffset: block.header.firstOffset };
-  if (options.keyOf !== undefined) {
+  if (options.keyOf !== undefined && !isHollow(block.header)) {
     let offset = block.header.firstOffset;
     for (const record of openBlock(block, options.keyOf(block.header.dekVersion))) {
       if (!isRecordAt(record, offset) && decodeRecord(record).offset !== offset) {

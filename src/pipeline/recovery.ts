@@ -8,7 +8,7 @@ import type { Disk } from "../host/disk.ts";
 import { failpoint } from "../host/failpoint.ts";
 import type { Randomness } from "../host/randomness.ts";
 import type { TenantKeys } from "../keys/tenant-keys.ts";
-import { openBlock } from "../log/block.ts";
+import { isHollow, openBlock, trimmed } from "../log/block.ts";
 import { decodeRecord, type LogRecord } from "../log/record.ts";
 import { type LogHead, TenantLog } from "../log/tenant-log.ts";
 import { Bookkeeping, type ProjectionMeta } from "../projection/bookkeeping.ts";
@@ -16,6 +16,13 @@ import { type Connection, openConnection, type StatementLimits } from "../projec
 import { Replayer } from "../projection/replay.ts";
 import { isProjectionDamage } from "../projection/sqlite-error.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
+import {
+  copyFile,
+  findBase,
+  type ProjectionBase,
+  parseBaseName,
+  projectionFolder,
+} from "./projection-base.ts";
 
 export interface RecoveryParts {
   readonly tenant: TenantId;
@@ -56,10 +63,6 @@ export interface Target {
 const CHANGES_PER_TRANSACTION = 20_000;
 const TURN_MS = 10;
 
-export function projectionFolder(root: string, tenant: TenantId): string {
-  return join(root, "tenants", tenant.toString(), "projection");
-}
-
 /**
  * Opens log and projection of a tenant and brings the projection to the log's end.
  *
@@ -80,7 +83,7 @@ export async function recover(parts: RecoveryParts): Promise<Recovered> {
       return { log, path, key, blocksSealed, replayedChanges: 0, connection: present?.connection };
     }
     present?.connection.db.close();
-    const replayed = await replayInto(parts, { log, path, key, untilOffset: log.nextOffset });
+    const replayed = await replayInto(parts, { log, path, key, version, untilOffset: log.nextOffset });
     return { log, path, key, ...replayed };
   } catch (error) {
     present?.connection.db.close();
@@ -105,16 +108,28 @@ export function removeProjection(disk: Disk, path: string): void {
   for (const suffix of ["", "-wal", "-shm", "-journal"]) disk.removeFile(path + suffix);
 }
 
-/** Deletes every file of a tenant's projection; the tenant is closed. */
+/** Deletes every file of a tenant's projection but what it is built from; the tenant is closed. */
 export function removeProjections(disk: Disk, root: string, tenant: TenantId): void {
   const folder = projectionFolder(root, tenant);
-  for (const name of disk.list(folder)) disk.removeFile(join(folder, name));
+  for (const name of disk.list(folder))
+    if (parseBaseName(name) === undefined) disk.removeFile(join(folder, name));
+}
+
+/** A trimmed log's projection begins as it was where the records begin. */
+async function layBase(parts: RecoveryParts, request: ReplayRequest): Promise<void> {
+  const base = request.base ?? findBase(parts, request.version);
+  if (base === undefined || base.size > request.untilOffset) return;
+  await copyFile(parts.disk, base.path, request.path);
 }
 
 interface ReplayRequest extends Target {
   readonly log: TenantLog;
   readonly path: string;
   readonly key: Buffer;
+  /** DEK version of the key, for a base under the same one. */
+  readonly version?: number;
+  /** The base to begin with, in the place of the tenant's. */
+  readonly base?: Pick<ProjectionBase, "path" | "size"> | undefined;
 }
 
 /**
@@ -125,6 +140,7 @@ export async function replayInto(
   parts: RecoveryParts,
   request: ReplayRequest,
 ): Promise<{ readonly blocksSealed: number; readonly replayedChanges: number }> {
+  if (!parts.disk.has(request.path)) await layBase(parts, request);
   const connection = openConnection({ ...request, role: "write", limits: parts.limits, cacheKib: 16_000 });
   const replayer = new Replayer(connection);
   try {
@@ -228,16 +244,25 @@ class ReplayProgress {
   }
 }
 
-/** Blocks with their records, opened and checked: offsets must be what the header says. */
+/**
+ * Blocks with their records, opened and checked: offsets must be what the header says.
+ *
+ * @throws `offset_trimmed` for records that were trimmed, unless they are to be passed over
+ */
 export function* openBlocks(
   parts: Pick<RecoveryParts, "keys" | "tenant">,
   log: TenantLog,
   from: bigint,
+  trimmedOnes: "refuse" | "pass over" = "refuse",
 ): Generator<{
   readonly block: ReturnType<TenantLog["blocks"]> extends Generator<infer B> ? B : never;
   readonly records: LogRecord[];
 }> {
   for (const block of log.blocks(from)) {
+    if (isHollow(block.header)) {
+      if (trimmedOnes === "refuse") throw trimmed(block.header);
+      continue;
+    }
     const key = parts.keys.logKey(block.header.dekVersion);
     const records = openBlock(block, key).map(decodeRecord);
     for (const [index, record] of records.entries()) {

@@ -8,13 +8,15 @@ import { failpoint } from "../host/failpoint.ts";
 import type { TenantKeys } from "../keys/tenant-keys.ts";
 import { logFolder } from "../log/segment.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-import { projectionFolder } from "./recovery.ts";
+import { adoptBase, type ProjectionBase, parseBaseName, projectionFolder } from "./projection-base.ts";
 
 /** What is on the disk about a re-encryption that is under way. */
 interface ReencryptionMark {
   readonly version: number;
   /** True from the point of no return on. */
   readonly inForce: boolean;
+  /** Records that are left out of the new log, as digits; the base of its projections has them applied. */
+  readonly trimmed: string;
 }
 
 export const REENCRYPTION_MARK = "reencryption.json";
@@ -37,17 +39,27 @@ export async function finishReencryption(
   const [built, log] = [join(folder, REENCRYPTED_LOG), logFolder(root, tenant)];
   if (disk.has(built)) {
     disk.removeFolder(log);
-    disk.moveFolder(built, log);
+    disk.move(built, log);
     disk.syncFolder(folder);
   }
   failpoint("reencrypt-after-move");
   await keys.setProjectionDek(mark.version);
   const projections = projectionFolder(root, tenant);
+  adoptBase(disk, projections, { size: BigInt(mark.trimmed), version: mark.version });
   for (const name of disk.list(projections)) {
-    if (!name.startsWith(`${mark.version}.db`)) disk.removeFile(join(projections, name));
+    const base = parseBaseName(name);
+    const wanted = base === undefined ? name.startsWith(`${mark.version}.db`) : isBaseInForce(base, mark);
+    if (!wanted) disk.removeFile(join(projections, name));
   }
   disk.removeFile(join(folder, REENCRYPTION_MARK));
   disk.syncFolder(folder);
+}
+
+function isBaseInForce(
+  { size, version }: Pick<ProjectionBase, "size" | "version">,
+  mark: ReencryptionMark,
+): boolean {
+  return version === mark.version && size === BigInt(mark.trimmed);
 }
 
 export function readReencryptionMark(disk: Disk, folder: string): ReencryptionMark | undefined {

@@ -27,6 +27,7 @@ import type { QuotaGate } from "../quota/quota-gate.ts";
 import type { TenantQuota } from "../tenant/tenant-config.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import { CommitPipeline } from "./commit-pipeline.ts";
+import { findBase } from "./projection-base.ts";
 import { type Recovered, type RecoveryParts, recover, removeProjections, replayInto } from "./recovery.ts";
 import type { SettleSweep } from "./settle-sweep.ts";
 import { SlowReads } from "./slow-reads.ts";
@@ -69,6 +70,7 @@ export class TenantEngine {
   readonly timeTravel: TimeTravel;
   readonly slowReads: SlowReads;
   readonly #watchers: Set<() => void> = new Set();
+  #firstOffset: bigint | undefined;
   #closing = false;
   #commits = 0;
   #checkpointDone = false;
@@ -105,6 +107,13 @@ export class TenantEngine {
   /** True while something would be lost or broken by closing. */
   get busy(): boolean {
     return this.pipeline.busy || this.slowReads.busy || this.#watchers.size > 0;
+  }
+
+  /** First record that there is: those before were trimmed. */
+  get firstOffset(): bigint {
+    const { disk, root } = this.#options;
+    this.#firstOffset ??= findBase({ disk, root, tenant: this.tenant })?.size ?? 0n;
+    return this.#firstOffset;
   }
 
   get projectionBytes(): number {

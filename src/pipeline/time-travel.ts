@@ -14,7 +14,8 @@ import type { Lanes } from "../projection/lanes.ts";
 import { ProjectionReader } from "../projection/reader.ts";
 import type { StatementRequest, StatementResult } from "../projection/writer.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-import { projectionFolder, type RecoveryParts, removeProjection, replayInto } from "./recovery.ts";
+import { projectionFolder } from "./projection-base.ts";
+import { type RecoveryParts, removeProjection, replayInto } from "./recovery.ts";
 import type { SlowReads } from "./slow-reads.ts";
 
 /** A moment of a tenant: after the record at that offset, or the last one committed at or before that time. */
@@ -106,10 +107,15 @@ export class TimeTravel {
       `at-${untilOffset}-${version}.db`,
     );
     removeProjection(this.#parts.disk, path);
-    const building = replayInto(this.#parts, { log: this.#engine.log, path, key, untilOffset }).then(() => {
-      const { limits } = this.#parts;
-      return new ProjectionReader(openConnection({ path, key, role: "read", limits, inline: true }), limits);
-    });
+    const building = replayInto(this.#parts, { log: this.#engine.log, path, key, version, untilOffset }).then(
+      () => {
+        const { limits } = this.#parts;
+        return new ProjectionReader(
+          openConnection({ path, key, role: "read", limits, inline: true }),
+          limits,
+        );
+      },
+    );
     const snapshot = { path, building, users: 0 };
     this.#snapshots.set(untilOffset, snapshot);
     building.catch(() => this.#snapshots.delete(untilOffset));

@@ -23,7 +23,7 @@ export function youngestDataUs(
   let until = log.nextOffset;
   for (const first of listSegments(place.disk, logFolder(place.root, tenant)).reverse()) {
     let youngest: bigint | undefined;
-    for (const { records } of openBlocks(engine, log, first)) {
+    for (const { records } of openBlocks(engine, log, first, "pass over")) {
       for (const record of records) {
         if (record.offset >= first && record.offset < until && isData(record)) youngest = record.timeUs;
       }

@@ -27,7 +27,10 @@ export function* readExportedRecords(
       line += 1;
       const [, salt, record] = TAIL.exec(text.slice(text.lastIndexOf(',"salt":"'))) ?? [];
       if (salt === undefined || record === undefined) {
-        throw kimberliteError("export_invalid", `${name}:${line}: it is no line of an export`, {
+        const why = text.includes('"trimmed":true')
+          ? "its records were trimmed, and a tenant is imported with all of them"
+          : "it is no line of an export";
+        throw kimberliteError("export_invalid", `${name}:${line}: ${why}`, {
           detail: { file: name, line },
         });
       }

@@ -9,7 +9,7 @@
 import { join } from "node:path";
 import { kimberliteError } from "../errors.ts";
 import type { Disk } from "../host/disk.ts";
-import { openSaltedRecords } from "../log/block.ts";
+import { type Block, isHollow, openSaltedRecords } from "../log/block.ts";
 import { signCheckpoint } from "../log/checkpoint.ts";
 import { MerkleFrontier } from "../log/merkle.ts";
 import { formatVerifierKey, type NoteSigner, signNote, verifierKey } from "../log/signed-note.ts";
@@ -24,6 +24,7 @@ import {
   type ExportManifest,
   manifestText,
   renderLine,
+  renderTrimmed,
 } from "./export-verifier.ts";
 import { Turns } from "./turns.ts";
 
@@ -166,12 +167,10 @@ async function exportEventsFile(
   let next = first;
   try {
     for (const block of engine.log.blocks(first)) {
-      const { firstOffset, dekVersion } = block.header;
-      for (const [index, parts] of openSaltedRecords(block, engine.keys.logKey(dekVersion)).entries()) {
-        const offset = firstOffset + BigInt(index);
+      for (const { offset, line, leaf } of linesOf(engine, block)) {
         if (offset < next || offset >= size) continue;
-        file.write(Buffer.from(`${renderLine(parts)}\n`));
-        frontier.append(parts.leaf);
+        file.write(Buffer.from(`${line}\n`));
+        frontier.append(leaf);
         next += 1n;
       }
       if (next >= size || file.bytes >= EVENTS_FILE_BYTES) break;
@@ -185,6 +184,25 @@ async function exportEventsFile(
   }
   onProgress?.({ doneRecords: next, totalRecords: size, bytes: task.bytes + file.bytes });
   return { ...(await file.finish()), firstOffset: first.toString(), count: Number(next - first) };
+}
+
+/** Of a block whose records were trimmed, what is left of them. */
+function* linesOf(
+  engine: TenantEngine,
+  block: Block,
+): Generator<{ readonly offset: bigint; readonly line: string; readonly leaf: Buffer }, void> {
+  let offset = block.header.firstOffset;
+  if (isHollow(block.header)) {
+    for (const leaf of block.leafHashes) {
+      yield { offset, line: renderTrimmed(offset, leaf), leaf };
+      offset += 1n;
+    }
+    return;
+  }
+  for (const parts of openSaltedRecords(block, engine.keys.logKey(block.header.dekVersion))) {
+    yield { offset, line: renderLine(parts), leaf: parts.leaf };
+    offset += 1n;
+  }
 }
 
 async function exportCheckpoint(place: ExportPlace, size: string, root: Buffer): Promise<ExportedFile> {

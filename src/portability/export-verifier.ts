@@ -96,6 +96,8 @@ export interface VerifyExportOptions {
 
 const LINE_TAIL =
   /^,"leaf":"([0-9a-f]{64})","salt":"([A-Za-z0-9+/]{22}==)","record":"([A-Za-z0-9+/]*={0,2})"\}$/;
+/** A record that was trimmed: its leaf is what is left of it, and is in the signed tree. */
+const TRIMMED_LINE = /^\{"offset":"([0-9]+)","trimmed":true,"leaf":"([0-9a-f]{64})"\}$/;
 /** A leaf is SHA-256(0x00 ‖ salt ‖ record). */
 const LEAF_HEAD_BYTES = 17;
 
@@ -291,6 +293,11 @@ function verifyLine(
   at: { readonly offset: bigint; readonly file: string; readonly line: number },
 ): string {
   const damage = (why: string): ExportDamage => new ExportDamage(at.file, why, at.line);
+  const withheld = TRIMMED_LINE.exec(text);
+  if (withheld?.[2] !== undefined) {
+    if (withheld[1] !== at.offset.toString()) throw damage(`it is not the record at offset ${at.offset}`);
+    return withheld[2];
+  }
   const tailAt = text.lastIndexOf(',"leaf":"');
   const [, leaf = "", salt = "", record = ""] = LINE_TAIL.exec(tailAt < 0 ? "" : text.slice(tailAt)) ?? [];
   if (leaf === "") throw damage("it is no line of an export");
@@ -317,6 +324,11 @@ function verifyCheckpoint(dir: string, manifest: ExportManifest): void {
   const text = openNote(dir, "checkpoint.txt", manifest.verifierKey);
   const wanted = `kimberlite/${manifest.installation}/tenant/${manifest.tenant}\n${manifest.size}\n${manifest.root}\n`;
   if (text !== wanted) throw new ExportDamage("checkpoint.txt", "it is not of these records");
+}
+
+/** The line of a record that was trimmed, without its end. */
+export function renderTrimmed(offset: bigint, leaf: Buffer): string {
+  return `{"offset":"${offset}","trimmed":true,"leaf":"${leaf.toString("hex")}"}`;
 }
 
 /** The line of a record, without its end: the readable part follows from the record alone. */

@@ -113,6 +113,14 @@ export class Bookkeeping {
     );
   }
 
+  /** The first item of a stream whose record is at that offset of the log or behind it; the next to come if none is. */
+  firstItemFrom(stream: number, logOffset: bigint): bigint {
+    const sql =
+      "SELECT first_offset FROM main._kimberlite_events WHERE stream = ? AND log_offset >= ? ORDER BY first_offset LIMIT 1";
+    const row = this.#get(sql, stream, logOffset) as { first_offset: bigint } | undefined;
+    return row?.first_offset ?? this.stream(stream)?.nextOffset ?? 0n;
+  }
+
   streams(): StreamRow[] {
     return (this.#all("SELECT * FROM main._kimberlite_streams ORDER BY id") as Record<string, unknown>[]).map(
       toStream,

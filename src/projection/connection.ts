@@ -104,6 +104,24 @@ export function checkpointFile(options: Omit<ConnectionOptions, "role">): void {
   }
 }
 
+/** Encrypts a projection file anew, in place; nobody has it open. A crash leaves a file to be thrown away. */
+export function rekeyFile(path: string, keys: { readonly from: Buffer; readonly to: Buffer }): void {
+  let db: SqliteDatabase | undefined;
+  try {
+    db = new Database(path, { fileMustExist: true });
+    db.pragma("cipher='aegis'");
+    db.pragma(`key='raw:${keys.from.toString("hex")}'`);
+    db.pragma("temp_store=MEMORY");
+    // The write-ahead log would keep pages under the former key.
+    db.pragma("journal_mode=DELETE");
+    db.pragma(`rekey='raw:${keys.to.toString("hex")}'`);
+  } catch (error) {
+    throw fromSqlite(error, undefined);
+  } finally {
+    db?.close();
+  }
+}
+
 function configure(db: SqliteDatabase, options: ConnectionOptions): void {
   db.pragma("cipher='aegis'");
   db.pragma(`key='raw:${options.key.toString("hex")}'`);

@@ -112,13 +112,26 @@ export async function* tailItems(
   }
 }
 
+/** @throws `offset_trimmed` for what was trimmed: of a table's stream, whose items are counted from its start, everything */
 async function findPlace(engine: TenantEngine, stream: StreamRow, from: bigint): Promise<Place> {
-  if (stream.kind === "table") return { logOffset: 0n, nextItem: 0n };
+  const { firstOffset } = engine;
+  if (stream.kind === "table") {
+    if (firstOffset > 0n) throw trimmedItems(engine, undefined);
+    return { logOffset: 0n, nextItem: 0n };
+  }
   const { bookkeeping } = await engine.settledReader();
+  const first = firstOffset === 0n ? 0n : bookkeeping.firstItemFrom(stream.id, firstOffset);
+  if (from < first) throw trimmedItems(engine, first);
   const logOffset = bookkeeping.logOffsetOf(stream.id, from);
   const end = bookkeeping.stream(stream.id)?.nextOffset ?? 0n;
   if (logOffset === undefined || from >= end) return { logOffset: engine.log.nextOffset, nextItem: end };
   return { logOffset, nextItem: -1n };
+}
+
+function trimmedItems(engine: TenantEngine, firstOffset: bigint | undefined): Error {
+  return kimberliteError("offset_trimmed", "the items there were trimmed; their proofs remain", {
+    detail: { tenant: engine.tenant, ...(firstOffset === undefined ? {} : { firstOffset }) },
+  });
 }
 
 async function* readOn(

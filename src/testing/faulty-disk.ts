@@ -58,7 +58,7 @@ export function faultyDisk(disk: Disk, judge: Judge): Disk {
     destroyFile: (path) => later("destroyFile", path, () => disk.destroyFile(path)),
     removeFile: (path) => now("removeFile", path, () => disk.removeFile(path)),
     makeFolder: (path) => now("makeFolder", path, () => disk.makeFolder(path)),
-    moveFolder: (from, to) => now("moveFolder", from, () => disk.moveFolder(from, to)),
+    move: (from, to) => now("move", from, () => disk.move(from, to)),
     removeFolder: (path) => now("removeFolder", path, () => disk.removeFolder(path)),
     has: (path) => disk.has(path),
     list: (path) => now("list", path, () => disk.list(path)),

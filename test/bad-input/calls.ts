@@ -95,6 +95,7 @@ export const CALLS: readonly Call[] = [
   call("consistencyProof", ({ tenant }) => [tenant, 1, 2]),
   call("rotateDek", ({ tenant }) => [tenant]),
   call("reencryptTenant", ({ tenant }) => [tenant, { actor: "me" }]),
+  call("trimTenant", ({ tenant }) => [tenant, { reason: "over", before: new Date(0), actor: "me" }]),
   call("rotateKek", ({ tenant }) => [tenant, { actor: "me", reason: "yearly" }]),
   call("setTenantMasterKey", ({ tenant }) => [tenant, null, { actor: "me" }]),
   call("keys", ({ tenant }) => [tenant]),

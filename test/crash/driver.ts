@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { createMasterKeyFile, Kimberlite, masterKeyFile, TenantId } from "../../src/index.ts";
-import { projectionFolder } from "../../src/pipeline/recovery.ts";
+import { projectionFolder } from "../../src/pipeline/projection-base.ts";
 import { type CallerState, settle, type TenantReport } from "./check.ts";
 import { dumpProjection } from "./dump.ts";
 import { CALLERS, TENANTS } from "./operations.ts";

@@ -6,7 +6,7 @@ import { systemRandomness } from "../../src/host/randomness.ts";
 import { masterKeyFile } from "../../src/index.ts";
 import { KeyStore } from "../../src/keys/key-store.ts";
 import { TenantKeys } from "../../src/keys/tenant-keys.ts";
-import { projectionFolder } from "../../src/pipeline/recovery.ts";
+import { projectionFolder } from "../../src/pipeline/projection-base.ts";
 import { DEFAULT_LIMITS, openConnection } from "../../src/projection/connection.ts";
 import type { SqliteDatabase } from "../../src/projection/sqlite.ts";
 import { TenantId } from "../../src/tenant/tenant-id.ts";

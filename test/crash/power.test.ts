@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { systemDisk } from "../../src/host/disk.ts";
 import { createMasterKeyFile, Kimberlite, masterKeyFile, TenantId } from "../../src/index.ts";
-import { projectionFolder } from "../../src/pipeline/recovery.ts";
+import { projectionFolder } from "../../src/pipeline/projection-base.ts";
 import { type Seeded, seeded } from "../../src/testing/seeded.ts";
 import { VolatileDisk } from "./volatile-disk.ts";
 

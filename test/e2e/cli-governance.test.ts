@@ -128,4 +128,20 @@ describe("governance from the command line", () => {
     expect((await restored(["restore", ...from])).code).toBe(3);
     expect(await succeed(restored(["audit", "--action", "tenant.restore"]))).toContain("backup");
   });
+
+  it("re-encrypts and trims", async () => {
+    const kimberlite = commandOn(join(folder, "trimmed"));
+    await succeed(kimberlite(["init"]));
+    await succeed(kimberlite(["tenant", "create", "5", "--name", "Five"]));
+    await succeed(kimberlite(["sql", "--tenant", "5", "CREATE TABLE t (a); INSERT INTO t VALUES ('kept')"]));
+    const reencrypt = ["key", "reencrypt", "--tenant", "5", "--destroy-former-keys"];
+    expect(await succeed(kimberlite(reencrypt))).toContain("under DEK 2; 1 former key destroyed");
+    expect(await succeed(kimberlite(["key", "list", "--tenant", "5"]))).toContain("of 268435456 so far");
+    expect(await succeed(kimberlite(["trim", "--tenant", "5", "--reason", "over"]))).toContain(
+      "records destroyed",
+    );
+    expect(await succeed(kimberlite(["sql", "--tenant", "5", "SELECT a FROM t"]))).toContain("kept");
+    expect((await kimberlite(["sql", "--tenant", "5", "--at", "1", "SELECT a FROM t"])).code).toBe(5);
+    expect(await succeed(kimberlite(["verify"]))).toContain("whole");
+  });
 });

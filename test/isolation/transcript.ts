@@ -128,6 +128,7 @@ export async function secondHalf(db: Kimberlite, id: TenantId): Promise<Line[]> 
   await call("append", id, stream, [{ n: 3 }, "second"], { idempotencyKey: "key 3" });
   await call("rotateDek", id);
   await call("rotateKek", id);
+  await call("trimTenant", id, { reason: "over", before: new Date(0) });
   await call("reencryptTenant", id, { destroyFormerKeys: true });
   await call("setTenantMasterKey", id, null);
   await call("insert", id, TABLE, [{ name: "after" }, { name: "after too" }]);

@@ -13,7 +13,8 @@ import {
   TenantId,
 } from "../../src/index.ts";
 import { NodeState } from "../../src/node-state.ts";
-import { projectionFolder, removeProjection, replayInto } from "../../src/pipeline/recovery.ts";
+import { projectionFolder } from "../../src/pipeline/projection-base.ts";
+import { removeProjection, replayInto } from "../../src/pipeline/recovery.ts";
 import type { TenantEngine } from "../../src/pipeline/tenant-engine.ts";
 import { DEFAULT_LIMITS, openConnection } from "../../src/projection/connection.ts";
 import type { SqliteDatabase } from "../../src/projection/sqlite.ts";
