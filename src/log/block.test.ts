@@ -6,12 +6,14 @@ import { TenantId } from "../tenant/tenant-id.ts";
 import {
   blockBytes,
   GENESIS_HASH,
+  isHollow,
   openBlock,
   parseBlock,
   parseHeader,
   recordCostBytes,
   type SealRequest,
   sealBlock,
+  sealHollow,
   totalBytesOf,
 } from "./block.ts";
 
@@ -98,7 +100,7 @@ describe("a block", () => {
   it("of a later version is refused, and what is no block is none", () => {
     const { bytes } = sealBlock(request([Buffer.from("record")]));
     const later = Buffer.from(bytes);
-    later.writeUInt16LE(2, 4);
+    later.writeUInt16LE(3, 4);
     expect(() => parseHeader(later)).toThrow(expect.objectContaining({ code: "format_too_new" }));
     for (const none of [Buffer.alloc(200), bytes.subarray(0, 40), Buffer.concat([Buffer.of(0), bytes])]) {
       expect(parseHeader(none)).toBeUndefined();
@@ -112,6 +114,28 @@ describe("a block", () => {
       const absurd = Buffer.from(bytes);
       absurd.writeUInt32LE(value, at);
       expect(parseHeader(absurd)).toBeUndefined();
+    }
+  });
+
+  it("without its records keeps their leaves, and is told from one that has them", () => {
+    const full = parsed(sealBlock(request([Buffer.from("one"), Buffer.from("two")])).bytes);
+    const { key: _, records: _records, dekVersion: _dek, ...place } = request([]);
+    const { bytes, hash: hollowHash } = sealHollow({ ...place, leafHashes: full.leafHashes });
+    const hollow = parsed(bytes);
+    expect(isHollow(hollow.header)).toBe(true);
+    expect(isHollow(full.header)).toBe(false);
+    expect(hollow.leafHashes).toEqual(full.leafHashes);
+    expect(hollow.header.sealedBytes).toBe(0);
+    expect(hollow.storedHash).toEqual(hollowHash);
+    expect(() => openBlock(hollow, KEY)).toThrow(expect.objectContaining({ code: "offset_trimmed" }));
+    for (const [at, value] of [
+      [4, 1],
+      [28, 3],
+      [92, 40],
+    ] as const) {
+      const mixed = Buffer.from(bytes);
+      mixed.writeUInt16LE(value, at);
+      expect(parseHeader(mixed)).toBeUndefined();
     }
   });
 });
