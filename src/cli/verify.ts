@@ -212,7 +212,8 @@ function verdict({ report }: Finding): string {
   if (report === undefined) return "NOT VERIFIED";
   if (!report.ok) return `DAMAGED at offset ${report.firstBadOffset}`;
   if (report.segments === 0) return "no log yet";
-  return report.sealsOpened ? "whole, seals opened" : "whole";
+  const whole = report.sealsOpened ? "whole, seals opened" : "whole";
+  return report.trimmed === 0n ? whole : `${whole}; first ${report.trimmed} trimmed`;
 }
 
 function reasonOf({ tenant, report, keyDamage }: Finding): string {

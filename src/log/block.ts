@@ -305,7 +305,7 @@ function inRoomyMemory(plain: Buffer): Buffer {
 export function trimmed(header: Pick<BlockHeader, "tenant" | "firstOffset" | "count">): Error {
   const { tenant, firstOffset, count } = header;
   return kimberliteError("offset_trimmed", "the records there were trimmed; their proofs remain", {
-    detail: { tenant, firstOffset: firstOffset + BigInt(count) },
+    detail: { tenant, offset: firstOffset, firstOffset: firstOffset + BigInt(count) },
   });
 }
 

@@ -23,6 +23,8 @@ export interface VerifyOptions {
   readonly untilOffset?: bigint | undefined;
   /** Chain value after `untilOffset` records, if it is known: a log that was forked or put back differs there. */
   readonly untilHash?: Buffer | undefined;
+  /** Records that were trimmed, if that is known: any other record whose contents are gone is damage. */
+  readonly trimmedRecords?: bigint | undefined;
   /** Sizes at which the root is wanted, for checkpoints to compare with. */
   readonly rootsAt?: readonly bigint[] | undefined;
   readonly onProgress?: ((progress: VerifyProgress) => void) | undefined;
@@ -40,6 +42,8 @@ export interface VerifyReport {
   readonly ok: boolean;
   /** Records that verified: offsets 0 … size−1. */
   readonly size: bigint;
+  /** Of these the first ones, of which the leaves alone are there. */
+  readonly trimmed: bigint;
   readonly blocks: number;
   readonly segments: number;
   readonly bytes: number;
@@ -57,6 +61,7 @@ const REPORTED: ReadonlySet<string> = new Set<ErrorCode>(["log_damaged", "format
 
 interface State {
   nextOffset: bigint;
+  trimmed: bigint;
   hash: Buffer;
   frontier: MerkleFrontier;
   blocks: number;
@@ -69,6 +74,7 @@ interface State {
 export async function verifyLog(options: VerifyOptions): Promise<VerifyReport> {
   const state: State = {
     nextOffset: 0n,
+    trimmed: 0n,
     hash: GENESIS_HASH,
     frontier: MerkleFrontier.empty(),
     blocks: 0,
@@ -85,6 +91,7 @@ export async function verifyLog(options: VerifyOptions): Promise<VerifyReport> {
     tenant: options.tenant,
     ok: reason === undefined,
     size: state.nextOffset,
+    trimmed: state.trimmed,
     blocks: state.blocks,
     segments: state.segments,
     bytes: state.bytes,
@@ -179,6 +186,8 @@ function* verifySegment(
 
 function verifyBlock(options: VerifyOptions, state: State, block: Block): void {
   const at = { tenant: options.tenant, firstOffset: block.header.firstOffset };
+  if (isHollow(block.header) && !mayBeHollow(options, state, block))
+    throw damaged(at, "records are gone that were not trimmed");
   if (options.keyOf !== undefined && !isHollow(block.header)) {
     let offset = block.header.firstOffset;
     for (const record of openBlock(block, options.keyOf(block.header.dekVersion))) {
@@ -195,12 +204,20 @@ function verifyBlock(options: VerifyOptions, state: State, block: Block): void {
   }
 }
 
+/** Anyone can take the contents out of a block and chain it anew; what was trimmed is known, and is the log's beginning. */
+function mayBeHollow({ trimmedRecords }: VerifyOptions, state: State, { header }: Block): boolean {
+  const isBeginning = state.trimmed === header.firstOffset;
+  const end = header.firstOffset + BigInt(header.count);
+  return isBeginning && (trimmedRecords === undefined || end <= trimmedRecords);
+}
+
 function noteRoots(state: State, block: Block, task: SegmentTask): void {
   for (const leaf of block.leafHashes) {
     state.frontier.append(leaf);
     state.nextOffset += 1n;
     if (task.wanted.has(state.nextOffset)) task.roots.set(state.nextOffset, state.frontier.root());
   }
+  if (isHollow(block.header)) state.trimmed = state.nextOffset;
   state.hash = Buffer.from(block.storedHash);
   state.blocks += 1;
   state.bytes += block.totalBytes;

@@ -6,6 +6,9 @@
  */
 import { join } from "node:path";
 import type { Disk } from "../host/disk.ts";
+import type { TenantKeys } from "../keys/tenant-keys.ts";
+import { Bookkeeping } from "../projection/bookkeeping.ts";
+import { DEFAULT_LIMITS, openConnection } from "../projection/connection.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 
 const COPY_BYTES = 4 * 1024 * 1024;
@@ -54,6 +57,22 @@ export function findBase(
       found = { ...parsed, name, path: join(folder, name) };
   }
   return found;
+}
+
+/** Records before the first that there is, as the base itself says it: nobody without the tenant's key could have written that. */
+export function trimmedRecords(
+  place: { readonly disk: Disk; readonly root: string; readonly tenant: TenantId },
+  keys: TenantKeys,
+): bigint {
+  const base = findBase(place);
+  if (base === undefined) return 0n;
+  const { key } = keys.projectionKey(base.version);
+  const { db } = openConnection({ path: base.path, key, role: "read", limits: DEFAULT_LIMITS });
+  try {
+    return new Bookkeeping(db).readMeta().nextOffset;
+  } finally {
+    db.close();
+  }
 }
 
 /** Puts a base in force that was built under its next name. Done already is fine. */

@@ -3,7 +3,7 @@
  * left it behind. The log is the truth; the projection can be deleted at any time.
  */
 import { join } from "node:path";
-import { kimberliteError } from "../errors.ts";
+import { KimberliteError, kimberliteError } from "../errors.ts";
 import type { Disk } from "../host/disk.ts";
 import { failpoint } from "../host/failpoint.ts";
 import type { Randomness } from "../host/randomness.ts";
@@ -87,8 +87,17 @@ export async function recover(parts: RecoveryParts): Promise<Recovered> {
     return { log, path, key, ...replayed };
   } catch (error) {
     present?.connection.db.close();
-    throw error;
+    throw asDamage(parts.tenant, error);
   }
+}
+
+/** The base of a trimmed log holds what its records did: one that is needed and gone was taken away. */
+function asDamage(tenant: TenantId, error: unknown): unknown {
+  if (!(error instanceof KimberliteError) || error.code !== "offset_trimmed") return error;
+  return kimberliteError("log_damaged", "records are gone that were not trimmed", {
+    detail: { tenant, offset: error.detail.offset },
+    cause: error,
+  });
 }
 
 /** A rebuild that was interrupted knows its offset but not its place in the segments: it goes on from the offset. */

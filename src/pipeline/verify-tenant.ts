@@ -9,6 +9,7 @@ import type { Checkpoint } from "../log/checkpoint.ts";
 import { logFolder } from "../log/segment.ts";
 import { type VerifyOptions, type VerifyProgress, type VerifyReport, verifyLog } from "../log/verify.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
+import { trimmedRecords } from "./projection-base.ts";
 import type { TenantEngine } from "./tenant-engine.ts";
 
 /** What to verify beyond the log itself. */
@@ -61,15 +62,19 @@ async function verifyAnyway(place: TenantLogPlace, wanted: Wanted): Promise<Veri
   try {
     return await place.open(async ({ keys, log }) => {
       const { nextOffset, hash } = log.head;
-      const keyOf = keys.logKey.bind(keys);
-      report = await verifyLog({ ...base, keyOf, untilOffset: nextOffset, untilHash: hash });
+      const under = { ...base, ...keyed(place, keys) };
+      report = await verifyLog({ ...under, untilOffset: nextOffset, untilHash: hash });
       return report;
     });
   } catch (error) {
     if (report !== undefined || !isDamage(error)) throw error;
-    const alone = await place.withKeys((keys) => verifyLog({ ...base, keyOf: keys.logKey.bind(keys) }));
+    const alone = await place.withKeys((keys) => verifyLog({ ...base, ...keyed(place, keys) }));
     return alone.ok ? { ...alone, ...findingOf(error, alone.size) } : alone;
   }
+}
+
+function keyed(place: TenantLogPlace, keys: TenantKeys): Pick<VerifyOptions, "keyOf" | "trimmedRecords"> {
+  return { keyOf: keys.logKey.bind(keys), trimmedRecords: trimmedRecords(place, keys) };
 }
 
 /** The files agree among themselves, but not with what was committed: cut back, put back, or another log's. */
