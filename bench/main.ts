@@ -6,11 +6,14 @@
  */
 import { measureColdOpen } from "./cold-open.ts";
 import { compareAll } from "./compare.ts";
+import { measureErasure } from "./erasure.ts";
 import { WORKLOADS } from "./load.ts";
+import { measurePortability } from "./portability.ts";
 import { PostgresServer } from "./postgres.ts";
 import { measureRebuild } from "./rebuild.ts";
 import { describe, machine, print, save } from "./report.ts";
 import type { Results } from "./results.ts";
+import { measureRewrap } from "./rewrap.ts";
 import { measureRotation } from "./rotation.ts";
 import { measureScale } from "./scale.ts";
 import { inScratch, parseSetting, type Setting } from "./setting.ts";
@@ -44,6 +47,9 @@ try {
   if (setting.chosen("rebuild")) await part("rebuild", rebuilds);
   if (setting.chosen("verify")) await part("verify", verifications);
   if (setting.chosen("rotation")) await part("rotation", () => measureRotation(setting, results));
+  if (setting.chosen("rewrap")) await part("rewrap", () => measureRewrap(setting, results));
+  if (setting.chosen("portability")) await part("portability", () => measurePortability(setting, results));
+  if (setting.chosen("erasure")) await part("erasure", () => measureErasure(setting, results));
 } finally {
   await server?.stop();
 }

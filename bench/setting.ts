@@ -17,7 +17,18 @@ export interface Setting {
   readonly chosen: (name: string) => boolean;
 }
 
-const PARTS = [...WORKLOADS, "tenancy", "scale", "cold-open", "rebuild", "verify", "rotation"] as const;
+const PARTS = [
+  ...WORKLOADS,
+  "tenancy",
+  "scale",
+  "cold-open",
+  "rebuild",
+  "verify",
+  "rotation",
+  "rewrap",
+  "portability",
+  "erasure",
+] as const;
 
 const USAGE = `usage: npm run bench -- [options]
   --quick          at most two minutes, coarser
