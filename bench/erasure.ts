@@ -19,11 +19,7 @@ export async function measureErasure(setting: Setting, results: Results): Promis
     await db.createTenant({ id: tenant, name: "Goes" });
     const stream = await db.createStream(tenant, "scans");
     for (let event = 0; event < mebibytes; event += 1)
-      await db.append(tenant, stream, [
-        randomBytes(EVENT_BYTES)
-          .toString("latin1")
-          .slice(0, EVENT_BYTES / 2),
-      ]);
+      await db.append(tenant, stream, [randomBytes(EVENT_BYTES / 2).toString("hex")]);
     let destroyedMs = Number.NaN;
     onFailpoint((name) => {
       if (name === "erase-after-keys") destroyedMs = performance.now();
