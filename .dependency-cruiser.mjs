@@ -8,13 +8,16 @@ const ORDER = [
   ["errors.ts"],
   ["host"],
   ["tenant"],
-  ["log", "keys", "quota", "retention"],
+  ["log", "keys", "quota", "retention", "auth"],
   ["projection"],
   ["pipeline"],
   ["stream"],
-  ["audit", "erasure", "portability", "backup"],
+  ["audit", "erasure", "portability", "backup", "sharing"],
   ["directory"],
   ["engine"],
+  ["hrana"],
+  ["server"],
+  ["client"],
   ["cli", "testing"],
 ];
 

@@ -24,6 +24,7 @@ export type ErrorCode =
   | "unsupported_sql"
   | "constraint_violation"
   | "read_only"
+  | "unauthenticated"
   | "not_authorized"
   | "tenant_not_found"
   | "tenant_exists"
@@ -110,6 +111,12 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
     "A constraint of the schema refused the write; `detail.constraint` names its kind.",
   ),
   read_only: row("reject", 400, 2, "A write was sent where only reads are served."),
+  unauthenticated: row(
+    "reject",
+    401,
+    4,
+    "No credential was given, or it is not valid; see `docs/authentication.md`.",
+  ),
   not_authorized: row("reject", 403, 4, "The caller may not do this."),
   tenant_not_found: row("reject", 404, 5, "There is no such tenant."),
   tenant_exists: row("reject", 409, 3, "A tenant of that id exists already."),
