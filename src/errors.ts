@@ -25,6 +25,7 @@ export type ErrorCode =
   | "constraint_violation"
   | "read_only"
   | "unauthenticated"
+  | "issuer_unreachable"
   | "not_authorized"
   | "tenant_not_found"
   | "tenant_exists"
@@ -116,6 +117,12 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
     401,
     4,
     "No credential was given, or it is not valid; see `docs/authentication.md`.",
+  ),
+  issuer_unreachable: row(
+    "retry",
+    503,
+    8,
+    "The keys of the token's issuer cannot be fetched for now; the token was neither accepted nor refused.",
   ),
   not_authorized: row("reject", 403, 4, "The caller may not do this."),
   tenant_not_found: row("reject", 404, 5, "There is no such tenant."),

@@ -9,8 +9,6 @@ import type { TenantId } from "../tenant/tenant-id.ts";
 /** Roles within a tenant: `reader` reads, `writer` also writes rows and events, `admin` also changes schema and governs. */
 export type TenantRole = "reader" | "writer" | "admin";
 
-export type Role = TenantRole | "operator";
-
 /** What was presented. Its id is public: it names the key or token in the audit stream. */
 export interface Credential {
   readonly kind: "api_key" | "jwt";
@@ -28,6 +26,8 @@ export interface TenantPrincipal {
   readonly credential: Credential;
   /** The token is scoped to this grant: it reads what the grant shares, and nothing of its own tenant. */
   readonly grant?: string;
+  /** Made by an operator for a tenant that has nothing yet: it makes the tenant's first key, once, and does nothing else. */
+  readonly enrolment?: true;
 }
 
 export interface OperatorPrincipal {
