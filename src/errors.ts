@@ -87,7 +87,14 @@ export type ErrorCode =
   | "destination_exists"
   | "storage_failed"
   | "operation_running"
-  | "runtime_unsupported";
+  | "runtime_unsupported"
+  | "route_not_found"
+  | "method_not_allowed"
+  | "media_type_unsupported"
+  | "request_too_large"
+  | "request_timeout"
+  | "draining"
+  | "internal";
 
 /** Every error code, with what the caller does next, its HTTP status and its CLI exit code. */
 export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
@@ -296,6 +303,18 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
     13,
     "This Node.js, platform or native extension cannot run Kimberlite.",
   ),
+  route_not_found: row("reject", 404, 5, "The server has nothing at this path."),
+  method_not_allowed: row(
+    "reject",
+    405,
+    2,
+    "The path is served, and not with this method; `Allow` lists those.",
+  ),
+  media_type_unsupported: row("reject", 415, 2, "The body has a content type that is not served here."),
+  request_too_large: row("reject", 413, 7, "The body, the headers or the address exceed the server's limit."),
+  request_timeout: row("reject", 408, 7, "The request did not arrive in time, and the connection is closed."),
+  draining: row("retry", 503, 8, "The server is going down or restarting; try again, on another connection."),
+  internal: row("reject", 500, 1, "A bug; the server's own log has more, under the request's id."),
 };
 
 /** Ids, counts, sizes and names of policies or fields; never values. */

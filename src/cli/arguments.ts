@@ -62,6 +62,13 @@ export function parseSize(text: string): Limit {
   return bytes;
 }
 
+/** A TCP port; 0 is any that is free. */
+export function parsePort(text: string): number {
+  const port = /^\d{1,5}$/.test(text) ? Number(text) : -1;
+  if (port < 0 || port > 65_535) throw invalid("a port is 0 to 65535");
+  return port;
+}
+
 /** Days, also fractions of one. */
 export function parseDays(text: string): number {
   if (!/^\d{1,7}(\.\d{1,6})?$/.test(text)) throw invalid("a retention is a number of days");

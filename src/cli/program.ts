@@ -2,7 +2,15 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError, Option } from "commander";
 import { TenantId } from "../tenant/tenant-id.ts";
-import { parseCount, parseDays, parseMoment, parseParameters, parseSize, parseTime } from "./arguments.ts";
+import {
+  parseCount,
+  parseDays,
+  parseMoment,
+  parseParameters,
+  parsePort,
+  parseSize,
+  parseTime,
+} from "./arguments.ts";
 import { reportFailure } from "./failure.ts";
 
 /** Where a command's own code is loaded from when it runs, so that help and errors cost nothing. */
@@ -93,6 +101,13 @@ function addFirstCommands(define: Define): void {
       return (await import("./demo.ts")).demo;
     },
   ).option("--keep", "keep the scratch directory");
+  define(
+    "serve",
+    "serve the installation over HTTP: Hrana (libSQL) and the admin API",
+    async () => (await import("./serve.ts")).serve,
+  )
+    .option("--host <host>", "address to listen on; 127.0.0.1 unless given")
+    .addOption(new Option("--port <port>", "8080 unless given; 0 for a free one").argParser(parsePort));
 }
 
 function addTenantCommands(program: Command, ended: (exitCode: number) => void): void {

@@ -1,0 +1,138 @@
+/**
+ * The HTTP application without its routes: what holds for every request, whatever it asks for.
+ *
+ * Kept: every refusal is a problem with a code; a body is read only after its request was let in; a request's id is ours
+ * unless the client gave a harmless one.
+ */
+import {
+  createServer,
+  type Server as HttpServer,
+  type IncomingMessage,
+  type RequestListener,
+} from "node:http";
+import type { Socket } from "node:net";
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import type { Principal } from "../auth/principal.ts";
+import { kimberliteError } from "../errors.ts";
+import type { Randomness } from "../host/randomness.ts";
+import type { ServerConfig } from "./config.ts";
+import type { Connections } from "./connections.ts";
+import { parseJsonBody } from "./json-body.ts";
+import { PROBLEM_TYPE, rawProblem, toProblem } from "./problem.ts";
+
+declare module "fastify" {
+  interface FastifyRequest {
+    /** Who the request speaks for; null where nobody needs to be known. */
+    principal: Principal | null;
+  }
+}
+
+export interface AppParts {
+  readonly config: ServerConfig;
+  readonly connections: Connections;
+  readonly randomness: Randomness;
+  /** True when the server goes down. */
+  readonly isDraining: () => boolean;
+}
+
+const HARMLESS_ID = /^[\w.:-]{1,64}$/;
+const ID_BYTES = 12;
+const CHECK_CONNECTIONS_MS = 1_000;
+
+/** The application; a plugin adds its routes in a scope of its own. */
+export function createApp(parts: AppParts): FastifyInstance {
+  const app = fastify({
+    serverFactory: (handler) => makeHttpServer(handler as RequestListener, parts),
+    bodyLimit: parts.config.limits.maxBodyBytes,
+    genReqId: (request) => requestId(request as IncomingMessage, parts.randomness),
+    requestIdHeader: false,
+    return503OnClosing: false,
+    forceCloseConnections: false,
+    exposeHeadRoutes: false,
+    clientErrorHandler: (error, socket) => answerRaw(error, socket, parts.randomness),
+    frameworkErrors: (error, request, reply) => answerProblem(error, request, reply),
+    routerOptions: { maxParamLength: 512 },
+  }) as unknown as FastifyInstance;
+  app.decorateRequest("principal", null);
+  app.setErrorHandler((error, request, reply) => answerProblem(error, request, reply));
+  app.setNotFoundHandler((request, reply) =>
+    answerProblem(kimberliteError("route_not_found", "there is nothing at this path"), request, reply),
+  );
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser(
+    "application/json",
+    { parseAs: "buffer" },
+    async (_request: FastifyRequest, body: Buffer) => parseJsonBody(body),
+  );
+  app.addHook("onSend", async (_request, reply) => {
+    if (parts.isDraining()) void reply.header("connection", "close");
+  });
+  app.addHook("onRequest", async (request, reply) => letIn(request, reply, parts));
+  return app;
+}
+
+async function letIn(request: FastifyRequest, reply: FastifyReply, parts: AppParts): Promise<void> {
+  void reply.header("x-request-id", request.id);
+  const { connections } = parts;
+  if (connections.countRequest(request.raw.socket)) void reply.header("connection", "close");
+  if (isHealthCheck(request)) return;
+  if (parts.isDraining()) {
+    void reply.header("connection", "close");
+    throw kimberliteError("draining", "the server is going down; try again on another connection");
+  }
+  if (connections.overfull) {
+    void reply.header("connection", "close");
+    throw kimberliteError("overloaded", "the server has too many connections", { retryAfterMs: 1_000 });
+  }
+}
+
+function isHealthCheck(request: FastifyRequest): boolean {
+  return request.routeOptions.url === "/healthz" || request.routeOptions.url === "/readyz";
+}
+
+function answerProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  const { status, headers, body } = toProblem(error, request.id);
+  void reply
+    .code(status)
+    .headers(headers)
+    .header("content-type", PROBLEM_TYPE)
+    .serializer(JSON.stringify)
+    .send(body);
+}
+
+/** Of a request that is no HTTP, or did not arrive in time. */
+function answerRaw(error: Error, socket: Socket, randomness: Randomness): void {
+  const gone = (error as NodeJS.ErrnoException).code === "ECONNRESET" || !socket.writable;
+  // What was answered in part already cannot be answered again.
+  if (!gone && socket.bytesWritten === 0) socket.end(rawProblem(error, newId(randomness)));
+  socket.destroySoon();
+}
+
+function makeHttpServer(handler: RequestListener, { config, connections }: AppParts): HttpServer {
+  const { limits } = config;
+  const server = createServer(
+    {
+      maxHeaderSize: limits.maxHeaderBytes,
+      headersTimeout: limits.headersTimeoutMs,
+      requestTimeout: limits.requestTimeoutMs,
+      keepAliveTimeout: limits.keepAliveTimeoutMs,
+      connectionsCheckingInterval: CHECK_CONNECTIONS_MS,
+      noDelay: true,
+    },
+    handler,
+  );
+  server.timeout = limits.idleTimeoutMs;
+  // Those between the two limits are told to come again; past the second nothing is left to tell them with.
+  server.maxConnections = limits.maxConnections * 2;
+  server.on("connection", (socket) => connections.add(socket));
+  return server;
+}
+
+function requestId(request: IncomingMessage, randomness: Randomness): string {
+  const given = request.headers["x-request-id"];
+  return typeof given === "string" && HARMLESS_ID.test(given) ? given : newId(randomness);
+}
+
+function newId(randomness: Randomness): string {
+  return randomness.bytes(ID_BYTES).toString("base64url");
+}
