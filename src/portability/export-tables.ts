@@ -7,7 +7,7 @@
 import { stringify } from "csv-stringify/sync";
 import { ByteWriter, ParquetWriter } from "hyparquet-writer";
 import type { Disk } from "../host/disk.ts";
-import type { SqliteDatabase, SqliteStatement } from "../projection/sqlite.ts";
+import type { SqliteDatabase } from "../projection/sqlite.ts";
 import { isVirtual, listTables, quoteName, readTable } from "../projection/tables.ts";
 import { type ExportFile, writeExportFile } from "./export-file.ts";
 import type { ExportedFile, ExportedTable } from "./export-verifier.ts";
@@ -36,27 +36,63 @@ export async function exportTables(into: TableExport): Promise<ExportedTable[]> 
   const tables = listTables(into.db)
     .filter((item) => isVirtual(item) || !readTable(into.db, item).shadow)
     .sort((a, b) => (a.name < b.name ? -1 : 1));
-  for (const [index, { name: table }] of tables.entries()) {
-    const base = `tables/${String(index + 1).padStart(4, "0")}-${fileName(table)}`;
-    const statement = into.db
-      .prepare(`SELECT * FROM main.${quoteName(table)}`)
-      .raw(true)
-      .safeIntegers(true);
-    const columns = statement.columns().map(({ name }) => name);
-    const seen: Set<StorageClass>[] = columns.map(() => new Set());
-    let rows = 0;
-    const csv = await writeExportFile(into, `${base}.csv`, async (file) => {
-      rows = await writeCsv(into, file, { statement, columns, seen });
-    });
-    files.push({ ...csv, table, rows });
-    const kinds = seen.map(kindOf);
-    const parquet = await writeExportFile(into, `${base}.parquet`, (file) =>
-      writeParquet(into, file, { statement, columns, kinds }),
-    );
-    const byName = Object.fromEntries(columns.map((column, at) => [column, kinds[at] as string]));
-    files.push({ ...parquet, table, rows, columns: byName });
+  for (const [index, { name }] of tables.entries()) {
+    const base = `tables/${String(index + 1).padStart(4, "0")}-${fileName(name)}`;
+    files.push(...(await exportTable(into, name, base)));
   }
   return files;
+}
+
+/**
+ * Both files in one pass. The kinds of the Parquet file's columns are taken from its first row group, which is right for
+ * nearly every table; if a later value does not fit them, the Parquet file is written once more when all are known.
+ */
+async function exportTable(into: TableExport, table: string, base: string): Promise<ExportedTable[]> {
+  const statement = into.db
+    .prepare(`SELECT * FROM main.${quoteName(table)}`)
+    .raw(true)
+    .safeIntegers(true);
+  const columns = statement.columns().map(({ name }) => name);
+  const seen: Set<StorageClass>[] = columns.map(() => new Set());
+  const kindsSeen = (): ParquetKind[] => seen.map(kindOf);
+  const rows = async (take: (row: Cell[]) => Promise<void> | undefined): Promise<void> => {
+    for (const row of statement.iterate() as Iterable<Cell[]>) {
+      const written = take(row);
+      if (written !== undefined) await written;
+      if (into.turns.over) await into.turns.next();
+    }
+  };
+  let first: ParquetRows | undefined;
+  let parquet: ExportedFile | undefined;
+  let count = 0;
+  const csv = await writeExportFile(into, `${base}.csv`, async (csvFile) => {
+    const csvRows = new CsvRows(csvFile, columns);
+    parquet = await writeExportFile(into, `${base}.parquet`, async (file) => {
+      const parquetRows = new ParquetRows(file, columns, kindsSeen);
+      first = parquetRows;
+      await rows((row) => {
+        count += 1;
+        for (const [at, cell] of row.entries()) (seen[at] as Set<StorageClass>).add(classOf(cell));
+        csvRows.add(row);
+        return parquetRows.add(row);
+      });
+      await parquetRows.finish();
+    });
+    csvRows.flush();
+  });
+  const kinds = kindsSeen();
+  if (first?.fits(kinds) !== true) {
+    parquet = await writeExportFile(into, `${base}.parquet`, async (file) => {
+      const parquetRows = new ParquetRows(file, columns, () => kinds);
+      await rows((row) => parquetRows.add(row));
+      await parquetRows.finish();
+    });
+  }
+  const byName = Object.fromEntries(columns.map((column, at) => [column, kinds[at] as string]));
+  return [
+    { ...csv, table, rows: count },
+    { ...(parquet as ExportedFile), table, rows: count, columns: byName },
+  ];
 }
 
 /** The statements that make the schema, in an order in which they run. */
@@ -79,30 +115,25 @@ export function exportSchema(into: TableExport): Promise<ExportedFile> {
 }
 
 /** NULL is nothing between the commas and empty text is `""`; blobs are `\x` and hexadecimal digits, as PostgreSQL's. */
-async function writeCsv(
-  into: TableExport,
-  file: ExportFile,
-  table: {
-    readonly statement: SqliteStatement;
-    readonly columns: readonly string[];
-    readonly seen: readonly Set<StorageClass>[];
-  },
-): Promise<number> {
-  let rows = 0;
-  let page: (string | null)[][] = [[...table.columns]];
-  const flush = (): void => {
-    file.write(Buffer.from(stringify(page, { cast: { string: castText }, record_delimiter: "windows" })));
-    page = [];
-  };
-  for (const row of table.statement.iterate() as Iterable<Cell[]>) {
-    rows += 1;
-    for (const [at, cell] of row.entries()) (table.seen[at] as Set<StorageClass>).add(classOf(cell));
-    page.push(row.map(toCsv));
-    if (page.length >= CSV_ROWS) flush();
-    if (into.turns.over) await into.turns.next();
+class CsvRows {
+  readonly #file: ExportFile;
+  #page: (string | null)[][];
+
+  constructor(file: ExportFile, columns: readonly string[]) {
+    this.#file = file;
+    this.#page = [[...columns]];
   }
-  flush();
-  return rows;
+
+  add(row: readonly Cell[]): void {
+    this.#page.push(row.map(toCsv));
+    if (this.#page.length >= CSV_ROWS) this.flush();
+  }
+
+  flush(): void {
+    const text = stringify(this.#page, { cast: { string: castText }, record_delimiter: "windows" });
+    this.#file.write(Buffer.from(text));
+    this.#page = [];
+  }
 }
 
 function castText(value: string): string | { readonly value: string; readonly quoted_empty: boolean } {
@@ -152,45 +183,72 @@ const ELEMENTS: Readonly<Record<ParquetKind, Readonly<Record<string, string>>>> 
 
 type ParquetOptions = ConstructorParameters<typeof ParquetWriter>[0];
 
-async function writeParquet(
-  into: TableExport,
-  file: ExportFile,
-  table: {
-    readonly statement: SqliteStatement;
-    readonly columns: readonly string[];
-    readonly kinds: readonly ParquetKind[];
-  },
-): Promise<void> {
-  const { columns, kinds } = table;
-  const elements = columns.map((name, at) => ({
-    ...ELEMENTS[kinds[at] as ParquetKind],
-    name,
-    repetition_type: "OPTIONAL",
-  }));
-  const schema = [{ name: "root", num_children: columns.length }, ...elements] as ParquetOptions["schema"];
-  const writer = new FileBytes(file);
-  const parquet = new ParquetWriter({ writer, schema, createdBy: "kimberlite", statistics: false });
-  let group: unknown[][] = columns.map(() => []);
-  let bytes = 0;
-  const flush = async (): Promise<void> => {
-    const data = group as never[][];
-    await parquet.write({
-      columnData: columns.map((name, at) => ({ name, data: data[at] as never[] })),
+/** Rows of a Parquet file, by row groups. The kinds of its columns are asked for when the first group is whole. */
+class ParquetRows {
+  readonly #file: ExportFile;
+  readonly #columns: readonly string[];
+  readonly #kindsSeen: () => ParquetKind[];
+  #kinds: readonly ParquetKind[] | undefined;
+  #writer: ParquetWriter | undefined;
+  #group: Cell[][];
+  #bytes = 0;
+
+  constructor(file: ExportFile, columns: readonly string[], kindsSeen: () => ParquetKind[]) {
+    this.#file = file;
+    this.#columns = columns;
+    this.#kindsSeen = kindsSeen;
+    this.#group = columns.map(() => []);
+  }
+
+  /** False when a value came that the kinds of the first group do not hold: then the file is none. */
+  fits(kinds: readonly ParquetKind[]): boolean {
+    return this.#kinds?.every((kind, at) => kind === kinds[at]) ?? false;
+  }
+
+  add(row: readonly Cell[]): Promise<void> | undefined {
+    for (const [at, cell] of row.entries()) {
+      (this.#group[at] as Cell[]).push(cell);
+      this.#bytes += typeof cell === "string" || cell instanceof Uint8Array ? cell.length : 8;
+    }
+    const whole = (this.#group[0]?.length ?? 0) >= GROUP_ROWS || this.#bytes >= GROUP_BYTES;
+    return whole ? this.#flush() : undefined;
+  }
+
+  async finish(): Promise<void> {
+    if ((this.#group[0]?.length ?? 0) > 0) await this.#flush();
+    else if (this.#kinds === undefined) this.#begin();
+    await this.#writer?.finish();
+  }
+
+  async #flush(): Promise<void> {
+    const kinds = this.#kinds ?? this.#begin();
+    const group = this.#group;
+    this.#group = this.#columns.map(() => []);
+    this.#bytes = 0;
+    if (!this.fits(this.#kindsSeen())) return;
+    await this.#writer?.write({
+      columnData: this.#columns.map((name, at) => ({
+        name,
+        data: (group[at] as Cell[]).map((cell) => toParquet(cell, kinds[at] as ParquetKind)) as never[],
+      })),
       rowGroupSize: GROUP_ROWS,
     });
-    group = columns.map(() => []);
-    bytes = 0;
-  };
-  for (const row of table.statement.iterate() as Iterable<Cell[]>) {
-    for (const [at, cell] of row.entries()) {
-      (group[at] as unknown[]).push(toParquet(cell, kinds[at] as ParquetKind));
-      bytes += typeof cell === "string" || cell instanceof Uint8Array ? cell.length : 8;
-    }
-    if ((group[0]?.length ?? 0) >= GROUP_ROWS || bytes >= GROUP_BYTES) await flush();
-    if (into.turns.over) await into.turns.next();
   }
-  if ((group[0]?.length ?? 0) > 0) await flush();
-  await parquet.finish();
+
+  #begin(): readonly ParquetKind[] {
+    const kinds = this.#kindsSeen();
+    const elements = this.#columns.map((name, at) => ({
+      ...ELEMENTS[kinds[at] as ParquetKind],
+      name,
+      repetition_type: "OPTIONAL",
+    }));
+    const root = { name: "root", num_children: this.#columns.length };
+    const schema = [root, ...elements] as ParquetOptions["schema"];
+    const writer = new FileBytes(this.#file);
+    this.#writer = new ParquetWriter({ writer, schema, createdBy: "kimberlite", statistics: false });
+    this.#kinds = kinds;
+    return kinds;
+  }
 }
 
 function toParquet(cell: Cell, kind: ParquetKind): unknown {

@@ -94,8 +94,11 @@ export interface VerifyExportOptions {
   readonly signal?: AbortSignal;
 }
 
-const LINE_TAIL =
-  /^,"leaf":"([0-9a-f]{64})","salt":"([A-Za-z0-9+/]{22}==)","record":"([A-Za-z0-9+/]*={0,2})"\}$/;
+const LEAF_FIELD = ',"leaf":"';
+const SALT_FIELD = '","salt":"';
+const RECORD_FIELD = '","record":"';
+const LEAF_DIGITS = 64;
+const SALT_CHARACTERS = 24;
 /** A record that was trimmed: its leaf is what is left of it, and is in the signed tree. */
 const TRIMMED_LINE = /^\{"offset":"([0-9]+)","trimmed":true,"leaf":"([0-9a-f]{64})"\}$/;
 /** A leaf is SHA-256(0x00 ‖ salt ‖ record). */
@@ -298,19 +301,18 @@ function verifyLine(
     if (withheld[1] !== at.offset.toString()) throw damage(`it is not the record at offset ${at.offset}`);
     return withheld[2];
   }
-  const tailAt = text.lastIndexOf(',"leaf":"');
-  const [, leaf = "", salt = "", record = ""] = LINE_TAIL.exec(tailAt < 0 ? "" : text.slice(tailAt)) ?? [];
-  if (leaf === "") throw damage("it is no line of an export");
-  const room = LEAF_HEAD_BYTES + record.length;
+  const tail = tailOf(text);
+  if (tail === undefined) throw damage("it is no line of an export");
+  const room = LEAF_HEAD_BYTES + tail.record.length;
   if (scratch.length < room) scratch = Buffer.alloc(2 * room);
   scratch[0] = 0;
-  scratch.write(salt, 1, "base64");
-  const end = LEAF_HEAD_BYTES + scratch.write(record, LEAF_HEAD_BYTES, "base64");
-  if (hash("sha256", scratch.subarray(0, end), "hex") !== leaf)
-    throw damage("its leaf hash is not that of its record");
+  scratch.write(tail.salt, 1, "base64");
+  const end = LEAF_HEAD_BYTES + scratch.write(tail.record, LEAF_HEAD_BYTES, "base64");
+  const leaf = hash("sha256", scratch.subarray(0, end), "hex");
+  if (leaf !== tail.leaf) throw damage("its leaf hash is not that of its record");
   let rendered: string;
   try {
-    rendered = render(scratch.subarray(LEAF_HEAD_BYTES, end), { leaf, salt, record });
+    rendered = render(scratch, { salt: 1, record: LEAF_HEAD_BYTES, end }, leaf);
   } catch {
     throw damage("its record is no record");
   }
@@ -318,6 +320,21 @@ function verifyLine(
   if (!text.startsWith(`{"offset":"${at.offset}",`))
     throw damage(`it is not the record at offset ${at.offset}`);
   return leaf;
+}
+
+/** The last three fields of a line. That they are written as they must be shows when the line is rendered again. */
+function tailOf(
+  text: string,
+): { readonly leaf: string; readonly salt: string; readonly record: string } | undefined {
+  const leafAt = text.lastIndexOf(LEAF_FIELD) + LEAF_FIELD.length;
+  const saltAt = leafAt + LEAF_DIGITS + SALT_FIELD.length;
+  const recordAt = saltAt + SALT_CHARACTERS + RECORD_FIELD.length;
+  if (leafAt < LEAF_FIELD.length || recordAt > text.length || !text.endsWith('"}')) return undefined;
+  return {
+    leaf: text.slice(leafAt, leafAt + LEAF_DIGITS),
+    salt: text.slice(saltAt, saltAt + SALT_CHARACTERS),
+    record: text.slice(recordAt, -2),
+  };
 }
 
 function verifyCheckpoint(dir: string, manifest: ExportManifest): void {
@@ -337,206 +354,266 @@ export function renderLine(parts: {
   readonly salt: Buffer;
   readonly leaf: Buffer;
 }): string {
-  return render(parts.record, {
-    leaf: parts.leaf.toString("hex"),
-    salt: parts.salt.toString("base64"),
-    record: parts.record.toString("base64"),
-  });
+  const bytes = Buffer.concat([parts.salt, parts.record]);
+  const places = { salt: 0, record: parts.salt.length, end: bytes.length };
+  return render(bytes, places, parts.leaf.toString("hex"));
 }
 
+/** The bytes hold a salt and then its record, from and to these places. */
 function render(
   bytes: Buffer,
-  tail: { readonly leaf: string; readonly salt: string; readonly record: string },
+  at: { readonly salt: number; readonly record: number; readonly end: number },
+  leaf: string,
 ): string {
-  const record = new Cbor(bytes).whole() as Record<string, unknown>;
-  const timeUs = record["t"] as number | bigint;
-  const head: Record<string, unknown> = {
-    offset: String(record["o"]),
-    time: new Date(Math.floor(Number(timeUs) / 1000)).toISOString(),
-    timeUs: String(timeUs),
-    actor: record["a"],
-  };
-  if (record["i"] !== undefined) head["idempotencyKey"] = record["i"];
-  if (record["r"] !== undefined) head["correlationId"] = record["r"];
-  head["changes"] = (record["c"] as unknown[][]).map(renderChange);
-  const { leaf, salt, record: base64 } = tail;
-  return `${JSON.stringify(head).slice(0, -1)},"leaf":"${leaf}","salt":"${salt}","record":"${base64}"}`;
+  const head = new RecordText(bytes, at.record, at.end).head();
+  const salt = bytes.toString("base64", at.salt, at.record);
+  const record = bytes.toString("base64", at.record, at.end);
+  return `${head},"leaf":"${leaf}","salt":"${salt}","record":"${record}"}`;
 }
 
-function renderChange(change: unknown[]): Record<string, unknown> {
-  const [kind, a, b, c, d] = change;
-  switch (kind) {
-    case "r":
-      return {
-        kind: c === null ? "insert" : d === null ? "delete" : "update",
-        stream: a,
-        key: Buffer.isBuffer(b) ? renderImage(b) : String(b),
-        before: renderImage(c as Buffer | null),
-        after: renderImage(d as Buffer | null),
-      };
-    case "d":
-      return { kind: "ddl", sql: a, streams: b };
-    case "q":
-      return { kind: "sequence", table: a, value: b === null ? null : String(b as bigint) };
-    case "s":
-      return { kind: "create-stream", stream: a, name: b };
-    case "e":
-      return {
-        kind: "events",
-        stream: a,
-        firstOffset: String(b),
-        events: (c as Buffer[]).map((event) => renderValue(new Cbor(event).whole())),
-      };
-    default:
-      throw new Error("an unknown kind of change");
+/** Consecutive records are often of one commit time. */
+const lastTime = { ms: Number.NaN, text: "" };
+
+function timeText(timeUs: number | bigint): string {
+  const ms = Math.floor(Number(timeUs) / 1000);
+  if (ms !== lastTime.ms) {
+    lastTime.text = new Date(ms).toISOString();
+    lastTime.ms = ms;
   }
+  return lastTime.text;
 }
 
-function renderImage(image: Buffer | null): unknown {
-  return image === null ? null : (new Cbor(image, true).whole() as unknown[]).map(renderValue);
-}
+/** Items of a change, with its kind. */
+const CHANGE_ITEMS: Readonly<Record<string, number>> = { r: 5, d: 3, q: 3, s: 3, e: 4 };
 
-/** A REAL of a row image, which JSON would not tell from an INTEGER. */
-class Real {
-  readonly value: number;
+const NULL = 0xf6;
+const BYTES = 2;
 
-  constructor(value: number) {
-    this.value = value;
-  }
-}
-
-function renderValue(value: unknown): unknown {
-  if (value instanceof Real)
-    return Number.isInteger(value.value) || !Number.isFinite(value.value)
-      ? { real: String(value.value) }
-      : value.value;
-  if (typeof value === "bigint") return { integer: value.toString() };
-  if (value instanceof Uint8Array) return { base64: Buffer.from(value).toString("base64") };
-  if (value instanceof BadText) return { text: Buffer.from(value.bytes).toString("base64") };
-  if (Array.isArray(value)) return value.map(renderValue);
-  if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, renderValue(item)]));
-}
-
-/** TEXT that is not UTF-8. */
-class BadText {
-  readonly bytes: Uint8Array;
-
-  constructor(bytes: Uint8Array) {
-    this.bytes = bytes;
-  }
-}
-
-/** Reads CBOR of definite lengths (RFC 8949 §3); integers past 2⁵³ come as bigints. */
-class Cbor {
+/**
+ * Writes a record's CBOR of definite lengths (RFC 8949 §3) as JSON while it reads it, without values between. What JSON
+ * cannot say is an object of one field: `integer` past 2⁵³, `real` that looks like an integer, `base64`, `text` that is
+ * not UTF-8.
+ */
+class RecordText {
   readonly #bytes: Buffer;
-  readonly #reals: boolean;
-  #at = 0;
+  #at: number;
+  #end: number;
+  /** In a row image a REAL is told from an INTEGER. */
+  #reals = false;
 
-  constructor(bytes: Buffer, reals = false) {
+  constructor(bytes: Buffer, at: number, end: number) {
     this.#bytes = bytes;
-    this.#reals = reals;
+    this.#at = at;
+    this.#end = end;
   }
 
-  whole(): unknown {
-    const value = this.#item(0);
-    if (this.#at !== this.#bytes.length) throw new Error("bytes follow the item");
-    return value;
+  /** The whole record, but for the closing brace. */
+  head(): string {
+    const fields: Record<string, string> = {};
+    for (let left = this.#countOf(5); left > 0; left -= 1) {
+      const key = this.#text();
+      fields[key] = this.#field(key);
+    }
+    if (this.#at !== this.#end) throw new Error("bytes follow the record");
+    const { o, t, a, i, r, c } = fields;
+    if (o === undefined || t === undefined || a === undefined || c === undefined)
+      throw new Error("a field is missing");
+    const optional = `${i === undefined ? "" : `,"idempotencyKey":${i}`}${r === undefined ? "" : `,"correlationId":${r}`}`;
+    return `{"offset":${o},"time":${t},"actor":${a}${optional},"changes":${c}`;
   }
 
-  #item(depth: number): unknown {
-    if (depth > 200) throw new Error("nested too deep");
-    const first = this.#bytes.readUInt8(this.#at);
-    this.#at += 1;
-    const major = first >> 5;
-    const info = first & 0x1f;
-    if (major === 7) return this.#simple(info);
-    const argument = this.#argument(info);
-    switch (major) {
-      case 0:
-        return argument;
-      case 1:
-        return typeof argument === "number" && argument < Number.MAX_SAFE_INTEGER
-          ? -1 - argument
-          : -1n - BigInt(argument);
-      case 2:
-        return this.#take(Number(argument));
-      case 3: {
-        const length = Number(argument);
-        this.#skip(length);
-        return this.#bytes.toString("utf8", this.#at - length, this.#at);
-      }
-      case 4:
-        return Array.from({ length: this.#count(argument) }, () => this.#item(depth + 1));
-      case 5:
-        return this.#map(this.#count(argument), depth);
+  #field(key: string): string {
+    if (key === "o") return `"${this.#integer()}"`;
+    if (key === "a" || key === "i" || key === "r") return JSON.stringify(this.#text());
+    if (key === "c") return this.#list(() => this.#change());
+    if (key !== "t") throw new Error("an unknown field");
+    const timeUs = this.#integer();
+    return `"${timeText(timeUs)}","timeUs":"${timeUs}"`;
+  }
+
+  #change(): string {
+    const items = this.#countOf(4);
+    const kind = this.#text();
+    if (CHANGE_ITEMS[kind] !== items) throw new Error("an unknown kind of change");
+    switch (kind) {
+      case "r":
+        return this.#rowChange();
+      case "d":
+        return `{"kind":"ddl","sql":${this.#value(0)},"streams":${this.#value(0)}}`;
+      case "q":
+        return `{"kind":"sequence","table":${this.#value(0)},"value":${this.#isNull() ? "null" : `"${this.#integer()}"`}}`;
+      case "s":
+        return `{"kind":"create-stream","stream":${this.#value(0)},"name":${this.#value(0)}}`;
       default:
-        return this.#tagged(Number(argument), depth);
+        return this.#events();
     }
   }
 
-  #tagged(tag: number, depth: number): unknown {
-    const inner = this.#item(depth + 1);
-    if (tag === 40_000 && inner instanceof Uint8Array) return new BadText(inner);
-    if ((tag === 2 || tag === 3) && inner instanceof Uint8Array) {
-      const value = BigInt(`0x${Buffer.from(inner).toString("hex") || "0"}`);
-      return tag === 2 ? value : -1n - value;
+  #rowChange(): string {
+    const stream = this.#value(0);
+    const key = this.#majorAhead() === BYTES ? this.#within(true) : `"${this.#integer()}"`;
+    const before = this.#isNull() ? "null" : this.#within(true);
+    const after = this.#isNull() ? "null" : this.#within(true);
+    const kind = before === "null" ? "insert" : after === "null" ? "delete" : "update";
+    return `{"kind":"${kind}","stream":${stream},"key":${key},"before":${before},"after":${after}}`;
+  }
+
+  #events(): string {
+    const stream = this.#value(0);
+    const firstOffset = this.#integer();
+    const events = this.#list(() => this.#within(false));
+    return `{"kind":"events","stream":${stream},"firstOffset":"${firstOffset}","events":${events}}`;
+  }
+
+  /** The item that a byte string holds. */
+  #within(reals: boolean): string {
+    const [length, outer] = [this.#countOf(BYTES), this.#end];
+    this.#end = this.#at + length;
+    this.#reals = reals;
+    const json = this.#value(0);
+    if (this.#at !== this.#end) throw new Error("bytes follow the item");
+    this.#end = outer;
+    this.#reals = false;
+    return json;
+  }
+
+  #value(depth: number): string {
+    if (depth > 200) throw new Error("nested too deep");
+    const first = this.#byte();
+    const info = first & 0x1f;
+    switch (first >> 5) {
+      case 0:
+        return integerJson(this.#argument(info));
+      case 1:
+        return integerJson(negative(this.#argument(info)));
+      case BYTES:
+        return `{"base64":"${this.#bytesOf(info, "base64")}"}`;
+      case 3:
+        return JSON.stringify(this.#bytesOf(info, "utf8"));
+      case 4:
+        return this.#items(this.#count(info), () => this.#value(depth + 1));
+      case 5:
+        return this.#map(this.#count(info), depth);
+      case 6:
+        return this.#tagged(Number(this.#argument(info)));
+      default:
+        return this.#simple(info);
     }
-    throw new Error("an unknown tag");
   }
 
-  #map(count: number, depth: number): Record<string, unknown> {
-    const map: Record<string, unknown> = {};
-    for (let index = 0; index < count; index += 1) {
-      const key = this.#item(depth + 1);
-      if (typeof key !== "string") throw new Error("a key is no text");
-      map[key] = this.#item(depth + 1);
+  #list(item: () => string): string {
+    return this.#items(this.#countOf(4), item);
+  }
+
+  #items(count: number, item: () => string): string {
+    if (count === 0) return "[]";
+    let json = `[${item()}`;
+    for (let left = count; left > 1; left -= 1) json += `,${item()}`;
+    return `${json}]`;
+  }
+
+  #map(count: number, depth: number): string {
+    let json = "{";
+    for (let left = count; left > 0; left -= 1) {
+      json += `${JSON.stringify(this.#text())}:${this.#value(depth + 1)}${left > 1 ? "," : ""}`;
     }
-    return map;
+    return `${json}}`;
   }
 
-  #simple(info: number): unknown {
-    if (info === 20 || info === 21) return info === 21;
-    if (info === 22) return null;
-    const bytes = info === 25 ? 2 : info === 26 ? 4 : info === 27 ? 8 : 0;
-    const at = this.#at;
-    this.#skip(bytes);
-    if (bytes === 4) return this.#number(this.#bytes.readFloatBE(at));
-    if (bytes === 8) return this.#number(this.#bytes.readDoubleBE(at));
-    throw new Error("an unknown simple value");
+  #tagged(tag: number): string {
+    if (tag === 40_000) return `{"text":"${this.#bytesOf(this.#headOf(BYTES), "base64")}"}`;
+    if (tag !== 2 && tag !== 3) throw new Error("an unknown tag");
+    const size = BigInt(`0x${this.#bytesOf(this.#headOf(BYTES), "hex") || "0"}`);
+    return integerJson(tag === 2 ? size : -1n - size);
   }
 
-  #number(value: number): unknown {
-    return this.#reals ? new Real(value) : value;
+  #simple(info: number): string {
+    if (info === 20) return "false";
+    if (info === 21) return "true";
+    if (info === 22) return "null";
+    if (info !== 26 && info !== 27) throw new Error("an unknown simple value");
+    const at = this.#skip(info === 26 ? 4 : 8);
+    const value = info === 26 ? this.#bytes.readFloatBE(at) : this.#bytes.readDoubleBE(at);
+    const alike = this.#reals && (Number.isInteger(value) || !Number.isFinite(value));
+    return alike ? `{"real":"${value}"}` : JSON.stringify(value);
+  }
+
+  #isNull(): boolean {
+    if (this.#at >= this.#end || this.#bytes[this.#at] !== NULL) return false;
+    this.#at += 1;
+    return true;
+  }
+
+  #majorAhead(): number {
+    return this.#at < this.#end ? (this.#bytes[this.#at] as number) >> 5 : -1;
+  }
+
+  #integer(): number | bigint {
+    const first = this.#byte();
+    if (first >> 5 > 1) throw new Error("it is no integer");
+    const argument = this.#argument(first & 0x1f);
+    return first >> 5 === 0 ? argument : negative(argument);
+  }
+
+  #text(): string {
+    return this.#bytesOf(this.#headOf(3), "utf8");
+  }
+
+  /** The low bits of a head that must be of this major type. */
+  #headOf(major: number): number {
+    const first = this.#byte();
+    if (first >> 5 !== major) throw new Error("an item of another kind was expected");
+    return first & 0x1f;
+  }
+
+  #countOf(major: number): number {
+    return this.#count(this.#headOf(major));
+  }
+
+  /** Of items or bytes: there are no more than bytes left. */
+  #count(info: number): number {
+    const count = Number(this.#argument(info));
+    if (count > this.#end - this.#at) throw new Error("more items than bytes");
+    return count;
+  }
+
+  #bytesOf(info: number, encoding: "utf8" | "base64" | "hex"): string {
+    const at = this.#skip(this.#count(info));
+    return this.#bytes.toString(encoding, at, this.#at);
   }
 
   #argument(info: number): number | bigint {
-    const at = this.#at;
     if (info < 24) return info;
     if (info > 27) throw new Error("an indefinite length");
-    this.#skip(2 ** (info - 24));
-    if (info === 24) return this.#bytes.readUInt8(at);
+    if (info === 24) return this.#byte();
+    const at = this.#skip(2 ** (info - 24));
     if (info === 25) return this.#bytes.readUInt16BE(at);
     if (info === 26) return this.#bytes.readUInt32BE(at);
     const wide = this.#bytes.readBigUInt64BE(at);
     return wide <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(wide) : wide;
   }
 
-  #count(argument: number | bigint): number {
-    const count = Number(argument);
-    if (count > this.#bytes.length - this.#at) throw new Error("more items than bytes");
-    return count;
+  #byte(): number {
+    return this.#bytes[this.#skip(1)] as number;
   }
 
-  #take(length: number): Buffer {
-    this.#skip(length);
-    return this.#bytes.subarray(this.#at - length, this.#at);
+  /** @returns where the skipped bytes begin */
+  #skip(length: number): number {
+    const at = this.#at;
+    if (at + length > this.#end) throw new Error("cut off");
+    this.#at = at + length;
+    return at;
   }
+}
 
-  #skip(length: number): void {
-    if (this.#at + length > this.#bytes.length) throw new Error("cut off");
-    this.#at += length;
-  }
+function negative(argument: number | bigint): number | bigint {
+  return typeof argument === "number" && argument < Number.MAX_SAFE_INTEGER
+    ? -1 - argument
+    : -1n - BigInt(argument);
+}
+
+function integerJson(value: number | bigint): string {
+  return typeof value === "bigint" ? `{"integer":"${value}"}` : String(value);
 }
 
 /** A Merkle tree that grows (RFC 9162 §2.1.1): roots of its complete subtrees, hex, the largest first. */

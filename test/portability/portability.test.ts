@@ -119,6 +119,33 @@ describe("an export", () => {
     expect(fs.statSync(join(dir, "manifest.json")).mode & 0o077).toBe(0);
   });
 
+  it("holds values of a kind that its column had not shown in twenty thousand rows", async () => {
+    await using scratch = new Scratch();
+    const dir = join(scratch.folder, "export");
+    const key = await scratch.with(async (db) => {
+      await db.createTenant({ id: A, name: "late" });
+      await db.execute(A, "CREATE TABLE late (n, m)");
+      await db.execute(
+        A,
+        `WITH RECURSIVE r (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r WHERE i < 20500)
+         INSERT INTO late SELECT i, iif(i > 20400, 'text', NULL) FROM r`,
+      );
+      await db.execute(A, "INSERT INTO late VALUES ('last', 0.5)");
+      await db.exportTenant(A, dir, {});
+      return db.verifierKey();
+    });
+    await verifyExport(dir, { key });
+    const bytes = table(dir, "late", "parquet");
+    const file = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer;
+    const rows = await parquetReadObjects({ file, utf8: false });
+    expect(rows.length).toBe(20_501);
+    expect([rows[0], rows[20_499], rows[20_500]].map((row) => [row?.["n"], row?.["m"]])).toEqual([
+      ["1", null],
+      ["20500", '"text"'],
+      ['"last"', "0.5"],
+    ]);
+  });
+
   it("altered in one byte anywhere is refused, with the first wrong line", { timeout: 120_000 }, async () => {
     await using scratch = new Scratch();
     const { dir, key } = await exported(scratch);
