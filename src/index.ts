@@ -11,6 +11,7 @@ export type {
   BackupReport,
   RestoreTenantOptions,
 } from "./backup.ts";
+export { type VerifiedBackup, type VerifyBackupOptions, verifyBackup } from "./backup-verification.ts";
 export type { RefusedErasure } from "./directory/catalogue.ts";
 export {
   type ErasureCertificate,

@@ -128,7 +128,8 @@ export function invalid(why: string): Error {
   return kimberliteError("backup_invalid", `the backup is damaged, or is not one: ${why}`);
 }
 
-function parseJson(bytes: Buffer): unknown {
+/** An object out of a file of a backup. @throws `backup_invalid` */
+export function parseJson(bytes: Buffer): object {
   try {
     const parsed: unknown = JSON.parse(bytes.toString("utf8"));
     if (typeof parsed === "object" && parsed !== null) return parsed;

@@ -4,7 +4,7 @@
  * Kept: apart from the data; only what is in force: a former entry, and that of an erased tenant, is removed.
  */
 import type { Disk } from "../host/disk.ts";
-import { encodeJson, invalid, sha256 } from "./backup-format.ts";
+import { encodeJson, invalid, parseJson, sha256 } from "./backup-format.ts";
 import type { BackupTarget } from "./target.ts";
 
 const INDEX = "keys.json";
@@ -52,6 +52,17 @@ export async function restoreKeys(
   }
 }
 
+/** Tenants whose entries are there, unchanged. @throws `backup_invalid`, `storage_failed` */
+export async function readKeyEntries(from: BackupTarget): Promise<ReadonlySet<string>> {
+  const entries = Object.entries(await readIndex(from));
+  for (const [, name] of entries) {
+    const bytes = await from.get(name);
+    if (bytes === undefined || !name.includes(sha256(bytes).slice(0, 32)))
+      throw invalid(`${name} is not what was backed up`);
+  }
+  return new Set(entries.map(([tenant]) => tenant));
+}
+
 /** One tenant's entry; undefined if there is none. */
 export async function readKeyEntry(from: BackupTarget, tenant: string): Promise<Buffer | undefined> {
   const name = (await readIndex(from))[tenant];
@@ -61,9 +72,10 @@ export async function readKeyEntry(from: BackupTarget, tenant: string): Promise<
 async function readIndex(from: BackupTarget): Promise<KeyIndex> {
   const bytes = await from.get(INDEX);
   if (bytes === undefined) return {};
-  const parsed = JSON.parse(bytes.toString("utf8")) as KeyIndex;
+  const parsed = parseJson(bytes) as KeyIndex;
   const sane = Object.entries(parsed).every(
-    ([tenant, name]) => /^[0-9]+$/.test(tenant) && name.startsWith(`keys/${tenant}-`),
+    ([tenant, name]) =>
+      /^[0-9]+$/.test(tenant) && typeof name === "string" && name.startsWith(`keys/${tenant}-`),
   );
   if (!sane) throw invalid("the index of keys is not one");
   return parsed;

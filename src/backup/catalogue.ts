@@ -7,6 +7,7 @@ import {
   backupText,
   encodeJson,
   invalid,
+  parseJson,
   parseManifest,
 } from "./backup-format.ts";
 import type { BackupTarget } from "./target.ts";
@@ -90,7 +91,7 @@ export async function claimPlace(
 export async function installationOf(place: BackupTarget, what: "data" | "keys"): Promise<string> {
   const bytes = await place.get("installation.json");
   if (bytes === undefined) throw kimberliteError("backup_not_found", `there is no backup of ${what} there`);
-  const parsed = JSON.parse(bytes.toString("utf8")) as { installation?: unknown; what?: unknown };
+  const parsed = parseJson(bytes) as { installation?: unknown; what?: unknown };
   if (parsed.what !== what || !/^[0-9a-f]{16}$/.test(String(parsed.installation)))
     throw invalid(`the place is none of ${what}`);
   return parsed.installation as string;

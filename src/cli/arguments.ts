@@ -8,6 +8,13 @@ import type { TenantQuota } from "../tenant/tenant-config.ts";
 export interface GlobalOptions {
   readonly dir: string;
   readonly json?: boolean;
+  /** Who asks, for the record; the account that runs the command unless given. */
+  readonly actor?: string;
+}
+
+/** Options of a command whose reason is recorded. */
+export interface RecordedOptions extends GlobalOptions {
+  readonly reason?: string;
 }
 
 const UNITS: Readonly<Record<string, number>> = {
@@ -67,6 +74,13 @@ export function parsePort(text: string): number {
   const port = /^\d{1,5}$/.test(text) ? Number(text) : -1;
   if (port < 0 || port > 65_535) throw invalid("a port is 0 to 65535");
   return port;
+}
+
+/** A whole number from 0 on. */
+export function parseWhole(text: string): number {
+  const whole = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
+  if (!Number.isSafeInteger(whole)) throw invalid("a whole number is wanted, from 0 on");
+  return whole;
 }
 
 /** Days, also fractions of one. */

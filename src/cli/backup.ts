@@ -1,32 +1,31 @@
 /** `kimberlite backup` and `restore`. */
 
+import { verifyBackup } from "../backup-verification.ts";
 import { masterKeyFile } from "../keys/master-key-file.ts";
 import { openMasterKey } from "../keys/master-key-uri.ts";
 import { restoreNode } from "../restore.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-import type { GlobalOptions } from "./arguments.ts";
-import { actorName, configure, installationPaths, withInstallation } from "./installation.ts";
+import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
+import { actorName, configure, installationPaths, recorded, withInstallation } from "./installation.ts";
 import { startProgress } from "./progress.ts";
 import { counted, escapeLine, formatBytes, formatTime, renderTable, toJson } from "./render.ts";
 
-interface BackupFlags extends GlobalOptions {
+interface BackupFlags extends RecordedOptions {
   readonly to: string;
   readonly keysTo?: string;
   readonly tenant?: TenantId;
-  readonly reason?: string;
 }
 
 export async function backup(options: BackupFlags): Promise<undefined> {
-  const { to, keysTo, tenant, reason } = options;
+  const { to, keysTo, tenant } = options;
   const progress = startProgress("backup");
   try {
     const report = await withInstallation(installationPaths(options.dir), (db) =>
       db.backup({
         to,
-        actor: actorName(),
+        ...recorded(options),
         ...(keysTo === undefined ? {} : { keysTo }),
         ...(tenant === undefined ? {} : { tenants: [tenant] }),
-        ...(reason === undefined ? {} : { reason }),
         onProgress: ({ doneTenants, totalTenants }) => progress.update(doneTenants, totalTenants),
       }),
     );
@@ -53,6 +52,38 @@ export async function listBackups(options: GlobalOptions & { readonly from: stri
   console.log(rows.length === 0 ? "no backup there" : renderTable(["backup", "begun", "logs", "of"], rows));
 }
 
+interface VerifyFlags extends GlobalOptions {
+  readonly from: string;
+  readonly keysFrom?: string;
+  readonly key?: string;
+  readonly backup?: string;
+}
+
+/** With --key it needs no installation. */
+export async function verifyBackedUp(options: VerifyFlags): Promise<undefined> {
+  const { from, keysFrom, backup: id } = options;
+  const key =
+    options.key ?? (await withInstallation(installationPaths(options.dir), async (db) => db.verifierKey()));
+  const progress = startProgress("verify");
+  try {
+    const found = await verifyBackup({
+      from,
+      key,
+      ...(keysFrom === undefined ? {} : { keysFrom }),
+      ...(id === undefined ? {} : { backup: id }),
+      onProgress: ({ doneTenants, totalTenants }) => progress.update(doneTenants, totalTenants),
+    });
+    progress.stop();
+    if (options.json === true) return void console.log(toJson({ ok: true, ...found }));
+    const logs = `${counted(found.tenants, "log")}, ${formatBytes(found.bytes)}`;
+    console.log(`backup ${found.backup} is whole: ${logs}, signed by the installation`);
+    if (found.keys !== undefined) console.log(`the wrapped keys are there: ${counted(found.keys, "tenant")}`);
+    if (found.erased > 0) console.log(`${counted(found.erased, "tenant")} erased since: they stay erased`);
+  } finally {
+    progress.stop();
+  }
+}
+
 interface RestoreFlags extends GlobalOptions {
   readonly from: string;
   readonly keysFrom: string;
@@ -73,7 +104,7 @@ export async function restore(options: RestoreFlags): Promise<undefined> {
       keysFrom,
       masterKey,
       dataDir: paths.data,
-      actor: actorName(),
+      actor: actorName(options),
       ...(at === undefined ? {} : { at }),
       ...(id === undefined ? {} : { backup: id }),
       onProgress: ({ doneTenants, totalTenants }) => progress.update(doneTenants, totalTenants),
@@ -91,7 +122,7 @@ export async function restore(options: RestoreFlags): Promise<undefined> {
   }
 }
 
-interface RestoreTenantFlags extends GlobalOptions {
+interface RestoreTenantFlags extends RecordedOptions {
   readonly from: string;
   readonly keysFrom?: string;
   readonly tenant: TenantId;
@@ -99,13 +130,12 @@ interface RestoreTenantFlags extends GlobalOptions {
   readonly name?: string;
   readonly at?: bigint | Date;
   readonly backup?: string;
-  readonly reason?: string;
 }
 
 export async function restoreTenant(options: RestoreTenantFlags): Promise<undefined> {
   const { from, tenant } = options;
   const given = Object.fromEntries(
-    (["keysFrom", "as", "name", "at", "backup", "reason"] as const).flatMap((field) =>
+    (["keysFrom", "as", "name", "at", "backup"] as const).flatMap((field) =>
       options[field] === undefined ? [] : [[field, options[field]]],
     ),
   );
@@ -116,7 +146,7 @@ export async function restoreTenant(options: RestoreTenantFlags): Promise<undefi
         ...given,
         from,
         tenant,
-        actor: actorName(),
+        ...recorded(options),
         onProgress: ({ doneRecords, totalRecords }) =>
           progress.update(Number(doneRecords), Number(totalRecords)),
       }),

@@ -8,7 +8,7 @@ import { Duration } from "../tenant/duration.ts";
 import type { RetentionMode } from "../tenant/tenant-config.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions } from "./arguments.ts";
-import { actorName, installationPaths, withInstallation } from "./installation.ts";
+import { actorName, installationPaths, recorded, withInstallation } from "./installation.ts";
 import { startProgress } from "./progress.ts";
 import { counted, escapeLine, formatTime, renderTable, toJson } from "./render.ts";
 
@@ -35,7 +35,7 @@ export async function erase(options: EraseFlags): Promise<undefined> {
   const file = reserve(path);
   try {
     const certificate = await open(options, (db) =>
-      db.eraseTenant(tenant, { reason, overrideRetention, keepCiphertext, actor: actorName() }),
+      db.eraseTenant(tenant, { reason, overrideRetention, keepCiphertext, actor: actorName(options) }),
     );
     writeSync(file, certificate.note);
     report(options, certificate, describe(certificate, path));
@@ -60,7 +60,9 @@ interface HoldFlags extends TenantOptions {
 
 export async function placeHold(options: HoldFlags): Promise<undefined> {
   const { tenant, name, reason } = options;
-  const hold = await open(options, (db) => db.placeLegalHold(tenant, { name, reason, actor: actorName() }));
+  const hold = await open(options, (db) =>
+    db.placeLegalHold(tenant, { name, reason, actor: actorName(options) }),
+  );
   report(
     options,
     hold,
@@ -70,7 +72,9 @@ export async function placeHold(options: HoldFlags): Promise<undefined> {
 
 export async function releaseHold(options: HoldFlags): Promise<undefined> {
   const { tenant, name, reason } = options;
-  const left = await open(options, (db) => db.releaseLegalHold(tenant, { name, reason, actor: actorName() }));
+  const left = await open(options, (db) =>
+    db.releaseLegalHold(tenant, { name, reason, actor: actorName(options) }),
+  );
   const holds = left.legalHolds.length;
   const refused = left.refusedErasures.at(-1);
   const lines = [
@@ -100,12 +104,8 @@ interface RetentionFlags extends TenantOptions {
 }
 
 export async function retention(options: RetentionFlags): Promise<undefined> {
-  const { tenant, days, mode, reason } = options;
-  const given = {
-    actor: actorName(),
-    ...(mode === undefined ? {} : { mode }),
-    ...(reason === undefined ? {} : { reason }),
-  };
+  const { tenant, days, mode } = options;
+  const given = { ...recorded(options), ...(mode === undefined ? {} : { mode }) };
   const entry = await open(options, (db) => db.setRetention(tenant, Duration.days(days), given));
   const { retentionMs, retentionMode } = entry;
   report(
@@ -129,7 +129,7 @@ export async function trim(options: TrimFlags): Promise<undefined> {
       db.trimTenant(tenant, {
         reason,
         overrideRetention,
-        actor: actorName(),
+        actor: actorName(options),
         ...(before === undefined ? {} : { before }),
         onProgress: ({ doneRecords, totalRecords }) =>
           progress.update(Number(doneRecords), Number(totalRecords)),
@@ -150,12 +150,17 @@ export async function trim(options: TrimFlags): Promise<undefined> {
 interface AuditFlags extends GlobalOptions {
   readonly tenant?: TenantId;
   readonly action?: AuditAction;
+  readonly from?: number;
   readonly limit?: number;
 }
 
 export async function audit(options: AuditFlags): Promise<undefined> {
-  const { tenant, action, limit } = options;
-  const range = { ...(action === undefined ? {} : { action }), ...(limit === undefined ? {} : { limit }) };
+  const { tenant, action, from, limit } = options;
+  const range = {
+    ...(action === undefined ? {} : { action }),
+    ...(from === undefined ? {} : { from }),
+    ...(limit === undefined ? {} : { limit }),
+  };
   const entries = await open(options, (db) =>
     Array.fromAsync(tenant === undefined ? db.nodeAudit(range) : db.audit(tenant, range)),
   );

@@ -17,6 +17,7 @@ import { openMasterKey } from "../keys/master-key-uri.ts";
 import { Kimberlite } from "../kimberlite.ts";
 import type { RotationProgress } from "../master-rotation.ts";
 import type { OpenOptions } from "../open-options.ts";
+import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
 
 export interface InstallationPaths {
   readonly dir: string;
@@ -30,6 +31,13 @@ export interface InstallationPaths {
 interface Configuration {
   readonly masterKey?: string;
   readonly nextMasterKey?: string;
+}
+
+/** Who rotates and why, and who is told how far it is. */
+export interface RotationOptions {
+  readonly actor: string;
+  readonly reason?: string;
+  readonly onProgress: (progress: RotationProgress) => void;
 }
 
 export function installationPaths(dir: string): InstallationPaths {
@@ -144,13 +152,13 @@ export async function configure(paths: InstallationPaths, configuration: Configu
 export async function rotateMasterKeyTo(
   paths: InstallationPaths,
   uri: string,
-  onProgress: (progress: RotationProgress) => void,
+  options: RotationOptions,
 ): Promise<string> {
   const { masterKey: former } = readConfiguration(paths);
   const next = await openMasterKey(uri);
   await configure(paths, { ...(former === undefined ? {} : { masterKey: former }), nextMasterKey: uri });
   const keyId = next.keyId;
-  await withInstallation(paths, (db) => db.rotateMasterKey(next, { actor: actorName(), onProgress }));
+  await withInstallation(paths, (db) => db.rotateMasterKey(next, options));
   await configure(paths, { masterKey: uri });
   return keyId;
 }
@@ -159,11 +167,14 @@ export async function rotateMasterKeyTo(
  * Re-wraps every tenant's keys under a new master key and puts it in the place of the old one, which is overwritten.
  * After an interruption it goes on with the same new key.
  */
-export async function rotateMasterKeyFile(paths: InstallationPaths): Promise<string> {
+export async function rotateMasterKeyFile(
+  paths: InstallationPaths,
+  options: RotationOptions,
+): Promise<string> {
   const keyId = await withInstallation(paths, async (db) => {
     if (!systemDisk.has(paths.nextMasterKey)) createMasterKeyFile(paths.nextMasterKey);
     const next = masterKeyFile(paths.nextMasterKey);
-    await db.rotateMasterKey(next, { actor: actorName() });
+    await db.rotateMasterKey(next, options);
     return next.keyId;
   });
   const bytes = systemDisk.readFile(paths.nextMasterKey);
@@ -176,8 +187,15 @@ export async function rotateMasterKeyFile(paths: InstallationPaths): Promise<str
   return keyId;
 }
 
-/** Who the log says did it. */
-export function actorName(): string {
+/** Who and why, as a command's options say. */
+export function recorded(options: RecordedOptions): { readonly actor: string; readonly reason?: string } {
+  const { reason } = options;
+  return { actor: actorName(options), ...(reason === undefined ? {} : { reason }) };
+}
+
+/** Who the log says did it: who the options name, or the account that runs the command. */
+export function actorName({ actor }: Pick<GlobalOptions, "actor"> = {}): string {
+  if (actor !== undefined) return actor;
   try {
     return `cli:${userInfo().username}`.slice(0, 255);
   } catch {

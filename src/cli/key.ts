@@ -1,10 +1,15 @@
 /** `kimberlite key …` */
 import { kimberliteError } from "../errors.ts";
+import { createMasterKeyFile } from "../keys/master-key-file.ts";
+import { masterKeyPath } from "../keys/master-key-uri.ts";
+import { createPkcs11Key } from "../keys/pkcs11.ts";
+import { withoutPin } from "../keys/pkcs11-uri.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-import type { GlobalOptions } from "./arguments.ts";
+import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
 import {
-  actorName,
   installationPaths,
+  type RotationOptions,
+  recorded,
   rotateMasterKeyFile,
   rotateMasterKeyTo,
   withInstallation,
@@ -12,8 +17,25 @@ import {
 import { startProgress } from "./progress.ts";
 import { counted, formatTime, renderTable, toJson } from "./render.ts";
 
-interface TenantOptions extends GlobalOptions {
+interface TenantOptions extends RecordedOptions {
   readonly tenant: TenantId;
+}
+
+/** Makes a master key that is in use nowhere yet: a file, or a key in a token that cannot be taken out of it. */
+export async function createKey(uri: string, options: GlobalOptions): Promise<undefined> {
+  if (/^pkcs11:/.test(uri)) {
+    await createPkcs11Key(uri);
+    return void report(options, { created: withoutPin(uri) }, `${withoutPin(uri)} is a new key in its token`);
+  }
+  if (/^[a-z][a-z0-9+.-]*:/.test(uri) && !uri.startsWith("file:")) {
+    throw kimberliteError(
+      "invalid_argument",
+      "a key is made here in a file or a PKCS#11 token; in a KMS or vault, with its own tools",
+    );
+  }
+  const path = masterKeyPath(uri);
+  createMasterKeyFile(path);
+  report(options, { created: `file:${path}` }, `${path} is a new master key: keep a copy elsewhere`);
 }
 
 export async function listKeys(options: TenantOptions): Promise<undefined> {
@@ -42,7 +64,7 @@ export async function listKeys(options: TenantOptions): Promise<undefined> {
 
 export async function rotateDek(options: TenantOptions): Promise<undefined> {
   const version = await withInstallation(installationPaths(options.dir), (db) =>
-    db.rotateDek(options.tenant),
+    db.rotateDek(options.tenant, recorded(options)),
   );
   report(
     options,
@@ -53,18 +75,16 @@ export async function rotateDek(options: TenantOptions): Promise<undefined> {
 
 interface ReencryptFlags extends TenantOptions {
   readonly destroyFormerKeys?: boolean;
-  readonly reason?: string;
 }
 
 export async function reencrypt(options: ReencryptFlags): Promise<undefined> {
-  const { tenant, destroyFormerKeys = false, reason } = options;
+  const { tenant, destroyFormerKeys = false } = options;
   const progress = startProgress("re-encrypt");
   try {
     const done = await withInstallation(installationPaths(options.dir), (db) =>
       db.reencryptTenant(tenant, {
         destroyFormerKeys,
-        actor: actorName(),
-        ...(reason === undefined ? {} : { reason }),
+        ...recorded(options),
         onProgress: ({ doneRecords, totalRecords }) =>
           progress.update(Number(doneRecords), Number(totalRecords)),
       }),
@@ -84,7 +104,7 @@ export async function reencrypt(options: ReencryptFlags): Promise<undefined> {
 
 export async function rotateKek(options: TenantOptions): Promise<undefined> {
   const version = await withInstallation(installationPaths(options.dir), async (db) => {
-    await db.rotateKek(options.tenant);
+    await db.rotateKek(options.tenant, recorded(options));
     return (await db.keys(options.tenant)).kek.version;
   });
   report(
@@ -95,43 +115,37 @@ export async function rotateKek(options: TenantOptions): Promise<undefined> {
 }
 
 export async function rotateMaster(
-  options: GlobalOptions & { readonly tenant?: TenantId; readonly to?: string },
+  options: RecordedOptions & { readonly tenant?: TenantId; readonly to?: string },
 ): Promise<undefined> {
   if (options.tenant !== undefined) {
     throw kimberliteError("invalid_argument", "the master key is one for all tenants; leave --tenant out");
   }
   const paths = installationPaths(options.dir);
-  if (options.to !== undefined) return moveMaster(options, options.to);
-  const masterKeyId = await rotateMasterKeyFile(paths);
+  const { to } = options;
+  const progress = startProgress("rotate the master key");
+  const given: RotationOptions = {
+    ...recorded(options),
+    onProgress: ({ done, total }) => progress.update(done, total),
+  };
+  const rotating = to === undefined ? rotateMasterKeyFile(paths, given) : rotateMasterKeyTo(paths, to, given);
+  const masterKeyId = await rotating.finally(() => progress.stop());
   report(
     options,
     { masterKeyId },
-    `${paths.masterKey} is master key ${masterKeyId} now: keep a copy elsewhere`,
+    to === undefined
+      ? `${paths.masterKey} is master key ${masterKeyId} now: keep a copy elsewhere`
+      : `master key ${masterKeyId} wraps every tenant's keys now`,
   );
-}
-
-async function moveMaster(options: GlobalOptions, uri: string): Promise<undefined> {
-  const progress = startProgress("rotate the master key");
-  try {
-    const masterKeyId = await rotateMasterKeyTo(installationPaths(options.dir), uri, ({ done, total }) =>
-      progress.update(done, total),
-    );
-    report(options, { masterKeyId }, `master key ${masterKeyId} wraps every tenant's keys now`);
-  } finally {
-    progress.stop();
-  }
 }
 
 interface MoveOptions extends TenantOptions {
   readonly to: string;
-  readonly reason?: string;
 }
 
 export async function moveTenant(options: MoveOptions): Promise<undefined> {
-  const { tenant, to, reason } = options;
-  const given = { actor: actorName(), ...(reason === undefined ? {} : { reason }) };
+  const { tenant, to } = options;
   const { masterKeyId } = await withInstallation(installationPaths(options.dir), async (db) => {
-    await db.setTenantMasterKey(tenant, to === "node" ? null : to, given);
+    await db.setTenantMasterKey(tenant, to === "node" ? null : to, recorded(options));
     return db.keys(tenant);
   });
   report(

@@ -3,25 +3,23 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { verifyExport } from "../portability.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-import type { GlobalOptions } from "./arguments.ts";
-import { actorName, installationPaths, withInstallation } from "./installation.ts";
+import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
+import { installationPaths, recorded, withInstallation } from "./installation.ts";
 import { startProgress } from "./progress.ts";
 import { counted, escapeLine, formatBytes, toJson } from "./render.ts";
 
-interface ExportFlags extends GlobalOptions {
+interface ExportFlags extends RecordedOptions {
   readonly tenant: TenantId;
   readonly out: string;
-  readonly reason?: string;
 }
 
 export async function exportTenant(options: ExportFlags): Promise<undefined> {
-  const { tenant, out, reason } = options;
+  const { tenant, out } = options;
   const progress = startProgress("export");
   try {
     const report = await withInstallation(installationPaths(options.dir), (db) =>
       db.exportTenant(tenant, out, {
-        actor: actorName(),
-        ...(reason === undefined ? {} : { reason }),
+        ...recorded(options),
         onProgress: ({ doneRecords, totalRecords }) =>
           progress.update(Number(doneRecords), Number(totalRecords)),
       }),
@@ -40,26 +38,24 @@ export async function exportTenant(options: ExportFlags): Promise<undefined> {
   }
 }
 
-interface ImportFlags extends GlobalOptions {
+interface ImportFlags extends RecordedOptions {
   readonly key: string;
   readonly tenant?: TenantId;
   readonly as?: TenantId;
   readonly masterKey?: string;
-  readonly reason?: string;
 }
 
 export async function importTenant(directory: string, options: ImportFlags): Promise<undefined> {
-  const { key, tenant, as, masterKey, reason } = options;
+  const { key, tenant, as, masterKey } = options;
   const progress = startProgress("import");
   try {
     const entry = await withInstallation(installationPaths(options.dir), (db) =>
       db.importTenant(directory, {
         key,
-        actor: actorName(),
+        ...recorded(options),
         ...(tenant === undefined ? {} : { tenant }),
         ...(as === undefined ? {} : { as }),
         ...(masterKey === undefined ? {} : { masterKey }),
-        ...(reason === undefined ? {} : { reason }),
         onProgress: ({ phase, done, total }) =>
           progress.update(phase === "verify" ? done / 2 : (total + done) / 2, total),
       }),

@@ -10,6 +10,7 @@ import {
   parsePort,
   parseSize,
   parseTime,
+  parseWhole,
 } from "./arguments.ts";
 import { reportFailure } from "./failure.ts";
 
@@ -50,6 +51,7 @@ function makeProgram(ended: (exitCode: number) => void): Command {
     .version(packageVersion(), "--version", "print the version")
     .option("--dir <dir>", "the installation's directory", "./kimberlite")
     .option("--json", "machine-readable output")
+    .option("--actor <name>", "who asks, as it is recorded; cli:ACCOUNT unless given")
     .helpOption("--help", "show help")
     .helpCommand(false)
     .addHelpText("after", NOTES)
@@ -92,7 +94,7 @@ function addFirstCommands(define: Define): void {
     async () => (await import("./init.ts")).init,
   ).option(
     "--master-key <uri>",
-    "a master key elsewhere: awskms:///ARN, vault://HOST:PORT/MOUNT/keys/NAME, file:PATH",
+    "a master key elsewhere: awskms:///ARN, vault://HOST:PORT/MOUNT/keys/NAME, pkcs11:…, file:PATH",
   );
   define(
     "demo",
@@ -133,7 +135,8 @@ function addTenantCommands(program: Command, ended: (exitCode: number) => void):
       .addOption(
         new Option("--retention-mode <mode>", "compliance is for ever").choices(["governance", "compliance"]),
       )
-      .option("--master-key <uri>", "a master key of its own"),
+      .option("--master-key <uri>", "a master key of its own")
+      .option("--reason <text>", "why; it is recorded"),
   );
   define("list", "list the tenants", async () => (await load()).listTenants);
   define("describe", "show a tenant and what it uses", async () => (await load()).describeTenant).argument(
@@ -141,20 +144,18 @@ function addTenantCommands(program: Command, ended: (exitCode: number) => void):
     "",
     TenantId,
   );
-  define("suspend", "refuse a tenant's reads and writes", async () => (await load()).suspendTenant).argument(
-    "<id>",
-    "",
-    TenantId,
-  );
-  define("resume", "end a suspension", async () => (await load()).resumeTenant).argument(
-    "<id>",
-    "",
-    TenantId,
-  );
+  define("suspend", "refuse a tenant's reads and writes", async () => (await load()).suspendTenant)
+    .argument("<id>", "", TenantId)
+    .option("--reason <text>", "why; it is recorded");
+  define("resume", "end a suspension", async () => (await load()).resumeTenant)
+    .argument("<id>", "", TenantId)
+    .option("--reason <text>", "why; it is recorded");
   withQuota(
     define("quota", "show a tenant's quota, or change the given limits (none removes one)", async () => {
       return (await load()).changeTenantQuota;
-    }).argument("<id>", "", TenantId),
+    })
+      .argument("<id>", "", TenantId)
+      .option("--reason <text>", "why; it is recorded"),
   );
 }
 
@@ -199,29 +200,30 @@ function addKeyCommands(program: Command, ended: (exitCode: number) => void): vo
   define("list", "show key versions and ages, never a key", async () => (await load()).listKeys).addOption(
     tenantOption(),
   );
-  define(
-    "rotate-dek",
-    "seal new blocks under a new data key",
-    async () => (await load()).rotateDek,
-  ).addOption(tenantOption());
+  define("create", "make a master key: a file (0600), or a key in a PKCS#11 token", async () => {
+    return (await load()).createKey;
+  }).argument("<uri>", "file:PATH, or pkcs11:… with the PIN in its pin-source or KIMBERLITE_PKCS11_PIN");
+  define("rotate-dek", "seal new blocks under a new data key", async () => (await load()).rotateDek)
+    .addOption(tenantOption())
+    .option("--reason <text>", "why; it is recorded");
   define("reencrypt", "write log and SQL database anew under a new data key", async () => {
     return (await load()).reencrypt;
   })
     .addOption(tenantOption())
     .option("--destroy-former-keys", "then nothing from before can be read, in backups neither")
     .option("--reason <text>", "why; it is recorded");
-  define(
-    "rotate-kek",
-    "wrap a tenant's data keys under a new key",
-    async () => (await load()).rotateKek,
-  ).addOption(tenantOption());
+  define("rotate-kek", "wrap a tenant's data keys under a new key", async () => (await load()).rotateKek)
+    .addOption(tenantOption())
+    .option("--reason <text>", "why; it is recorded");
   define(
     "rotate-master",
     "put a new master key in the place of DIR/master.key, for all tenants",
     async () => {
       return (await load()).rotateMaster;
     },
-  ).option("--to <uri>", "move to the master key that a URI names");
+  )
+    .option("--to <uri>", "move to the master key that a URI names")
+    .option("--reason <text>", "why; it is recorded");
   define(
     "move",
     "have a tenant hold its own master key, or with --to node none",
@@ -291,7 +293,8 @@ function addGovernanceCommands(program: Command, define: Define, ended: (exitCod
   )
     .addOption(new Option("--tenant <id>", "the tenant's id").argParser(TenantId))
     .option("--action <action>", "only this one, such as tenant.erase")
-    .option("--limit <count>", "at most so many", (text: string) => Number(text));
+    .addOption(new Option("--from <offset>", "from this place in the audit stream on").argParser(parseWhole))
+    .addOption(new Option("--limit <count>", "at most so many").argParser(parseWhole));
 }
 
 function addPortabilityCommands(define: Define): void {
@@ -331,6 +334,13 @@ function addBackupCommands(program: Command, define: Define, ended: (exitCode: n
     "--from <place>",
     places,
   );
+  group("verify", "read a backup and check every object of it, without restoring it", async () => {
+    return (await load()).verifyBackedUp;
+  })
+    .requiredOption("--from <place>", places)
+    .option("--keys-from <place>", "where the wrapped keys are, to look at them as well")
+    .option("--key <vkey>", "`key verifier` of the installation; needed without one at DIR")
+    .option("--backup <id>", "which backup; the latest unless given");
   group("restore-tenant", "bring a tenant back beside the one that is there", async () => {
     return (await load()).restoreTenant;
   })

@@ -34,7 +34,7 @@ export async function shell(options: ShellOptions): Promise<number> {
     const session: ShellSession = {
       db,
       tenant: options.tenant,
-      actor: actorName(),
+      actor: actorName(options),
       json: options.json === true,
       at: options.at,
       ended: false,

@@ -25,7 +25,7 @@ interface SqlOptions extends GlobalOptions {
 export async function sql(text: string | undefined, options: SqlOptions): Promise<undefined> {
   const statements = source(text, options);
   await withInstallation(installationPaths(options.dir), async (db) => {
-    const target: Target = { db, tenant: options.tenant, actor: actorName(), at: options.at };
+    const target: Target = { db, tenant: options.tenant, actor: actorName(options), at: options.at };
     const show = options.json === true ? statementJson : statementText;
     if (options.transaction === true) await runAsOne(target, statements, show);
     else await runEach(target, statements, { show, params: options.params });

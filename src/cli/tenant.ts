@@ -5,14 +5,20 @@ import { Duration } from "../tenant/duration.ts";
 import { Region } from "../tenant/region.ts";
 import type { RetentionMode, TenantEntry, TenantQuota } from "../tenant/tenant-config.ts";
 import { TenantId } from "../tenant/tenant-id.ts";
-import { changeQuota, type GlobalOptions, QUOTA_NAMES, type QuotaFlags } from "./arguments.ts";
-import { actorName, installationPaths, withInstallation } from "./installation.ts";
+import {
+  changeQuota,
+  type GlobalOptions,
+  QUOTA_NAMES,
+  type QuotaFlags,
+  type RecordedOptions,
+} from "./arguments.ts";
+import { installationPaths, recorded, withInstallation } from "./installation.ts";
 import { counted, escapeLine, formatBytes, formatTime, renderTable, toJson } from "./render.ts";
 
 const PAGE = 10_000;
 const DAY_MS = 86_400_000;
 
-interface CreateOptions extends GlobalOptions, QuotaFlags {
+interface CreateOptions extends RecordedOptions, QuotaFlags {
   readonly name: string;
   readonly region: string;
   readonly retentionDays?: number;
@@ -27,7 +33,7 @@ export async function createTenant(id: TenantId, options: CreateOptions): Promis
   const mode = options.retentionMode === undefined ? {} : { retentionMode: options.retentionMode };
   const retention = retentionDays === undefined ? {} : { retention: Duration.days(retentionDays) };
   const entry = await open(options, (db) =>
-    db.createTenant({ ...config, ...retention, ...mode, ...held }, { actor: actorName() }),
+    db.createTenant({ ...config, ...retention, ...mode, ...held }, recorded(options)),
   );
   if (options.json === true) console.log(toJson(withoutInternals(entry)));
   else
@@ -54,9 +60,18 @@ export async function listTenants(options: GlobalOptions): Promise<undefined> {
 }
 
 export async function describeTenant(id: TenantId, options: GlobalOptions): Promise<undefined> {
-  const description = await open(options, (db) => db.describeTenant(id));
+  const description = await open(options, async (db) => ({
+    ...(await db.describeTenant(id)),
+    refusedErasures: await db.refusedErasures(id),
+  }));
   if (options.json === true) return void console.log(toJson(description));
-  console.log(renderTable(["tenant", String(id)], describe(description)));
+  const refused = description.refusedErasures.map(
+    ({ refusedAtUs, actor, reason, code }): [string, string] => [
+      "refused erasure",
+      escapeLine(`${formatTime(refusedAtUs)} by ${actor}: ${reason} (${code})`),
+    ],
+  );
+  console.log(renderTable(["tenant", String(id)], [...describe(description), ...refused]));
 }
 
 /** What is known of a tenant, a line each. */
@@ -77,22 +92,22 @@ export function describe(description: TenantDescription): [string, string][] {
   ];
 }
 
-export async function suspendTenant(id: TenantId, options: GlobalOptions): Promise<undefined> {
-  reportState(options, await open(options, (db) => db.suspendTenant(id, { actor: actorName() })));
+export async function suspendTenant(id: TenantId, options: RecordedOptions): Promise<undefined> {
+  reportState(options, await open(options, (db) => db.suspendTenant(id, recorded(options))));
 }
 
-export async function resumeTenant(id: TenantId, options: GlobalOptions): Promise<undefined> {
-  reportState(options, await open(options, (db) => db.resumeTenant(id, { actor: actorName() })));
+export async function resumeTenant(id: TenantId, options: RecordedOptions): Promise<undefined> {
+  reportState(options, await open(options, (db) => db.resumeTenant(id, recorded(options))));
 }
 
 export async function changeTenantQuota(
   id: TenantId,
-  options: GlobalOptions & QuotaFlags,
+  options: RecordedOptions & QuotaFlags,
 ): Promise<undefined> {
   const quota = await open(options, async (db) => {
     const entry = await findTenant(db, id);
     if (QUOTA_NAMES.every((name) => options[name] === undefined)) return entry.quota;
-    return (await db.setQuota(id, changeQuota(entry.quota, options))).quota;
+    return (await db.setQuota(id, changeQuota(entry.quota, options), recorded(options))).quota;
   });
   if (options.json === true) return void console.log(toJson(quota));
   const rows = QUOTA_NAMES.map((name): [string, string] => [name, formatLimit(name, quota[name])]);

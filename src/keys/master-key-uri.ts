@@ -3,6 +3,12 @@ import { kimberliteError } from "../errors.ts";
 import type { MasterKeyProvider } from "./master-key.ts";
 import { masterKeyFile } from "./master-key-file.ts";
 
+/** The path of a master key file, of a URI `file:PATH` or a path. */
+export function masterKeyPath(uri: string): string {
+  if (!uri.startsWith("file:")) return uri;
+  return decodeURIComponent(uri.slice("file:".length).replace(/^\/\/(?=\/)/, ""));
+}
+
 /**
  * Opens the master key at `file:PATH`, `awskms:///ARN`, `vault://HOST/MOUNT/keys/NAME` or `pkcs11:…`, with
  * credentials from the environment.
@@ -14,7 +20,7 @@ export async function openMasterKey(uri: string): Promise<MasterKeyProvider> {
   const scheme = /^([a-z][a-z0-9+.-]*):/.exec(uri)?.[1];
   switch (scheme) {
     case "file":
-      return masterKeyFile(decodeURIComponent(uri.slice("file:".length).replace(/^\/\/(?=\/)/, "")));
+      return masterKeyFile(masterKeyPath(uri));
     case "awskms":
       return (await import("./aws-kms.ts")).awsKms(uri);
     case "vault":

@@ -15,6 +15,9 @@ import {
   restoreNode,
   s3Target,
   TenantId,
+  type VerifiedBackup,
+  type VerifyBackupOptions,
+  verifyBackup,
 } from "../../src/index.ts";
 import { CREDENTIALS } from "../emulators/aws-kms.ts";
 import { S3Emulator } from "../emulators/s3.ts";
@@ -231,6 +234,50 @@ describe("a restore", () => {
     await expect(attempt()).rejects.toMatchObject({ code: "destination_exists" });
     await using whole = await scratch.open({ dataDir: into });
     expect(await rows(whole, B)).toEqual([{ id: 1, text: "secret of 2" }]);
+  });
+});
+
+describe("verification", () => {
+  it("reads every object of a backup, and names the first that is altered or missing", async () => {
+    await using scratch = new Scratch();
+    await using places = await directories(scratch);
+    const key = await scratch.with(async (db) => {
+      await fill(db);
+      await db.eraseTenant(B, { reason: "left", overrideRetention: true });
+      await db.backup({ to: places.data, keysTo: places.keys });
+      return db.verifierKey();
+    });
+    // The node is down: neither it nor its master key is needed.
+    fs.rmSync(scratch.masterKeyPath);
+    const attempt = (options: Partial<VerifyBackupOptions> = {}): Promise<VerifiedBackup> =>
+      verifyBackup({ from: places.data, keysFrom: places.keys, key, ...options });
+    const whole = await attempt();
+    expect(whole).toMatchObject({ partial: false, tenants: 2, keys: 2, erased: 1 });
+    const [data, keys] = ["backup", "backup-keys"].map((name) => join(scratch.folder, name)) as [
+      string,
+      string,
+    ];
+    const names = filesBelow(data).filter((path) => /\.(piece|db)$/.test(path));
+    expect(whole.bytes).toBe(names.reduce((sum, path) => sum + fs.statSync(path).size, 0));
+    const objects = [...filesBelow(data), ...filesBelow(keys)];
+    expect(objects.length).toBeGreaterThan(8);
+    for (const path of objects) {
+      const wrong = { code: expect.stringMatching(/^(backup_|signature_invalid)/) };
+      flipBit(path, Math.floor(fs.statSync(path).size / 2));
+      // What names the place may lose a bit that nothing depends on; nothing else may.
+      if (!path.endsWith("installation.json")) await expect(attempt(), path).rejects.toMatchObject(wrong);
+      flipBit(path, Math.floor(fs.statSync(path).size / 2));
+      if (path.includes("erased")) continue;
+      fs.renameSync(path, `${path}.away`);
+      await expect(attempt(), path).rejects.toMatchObject(wrong);
+      fs.renameSync(`${path}.away`, path);
+    }
+    await expect(attempt({ backup: "none" })).rejects.toMatchObject({ code: "backup_not_found" });
+    await expect(attempt({ keysFrom: places.data })).rejects.toMatchObject({ code: "invalid_argument" });
+    await using other = new Scratch();
+    const stranger = await other.with(async (db) => db.verifierKey());
+    await expect(attempt({ key: stranger })).rejects.toMatchObject({ code: "backup_invalid" });
+    expect(await attempt()).toEqual(whole);
   });
 });
 

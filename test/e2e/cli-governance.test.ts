@@ -2,7 +2,6 @@
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { createMasterKeyFile } from "../../src/index.ts";
 import { commandOn, runCommand, scratchFolder, succeed } from "./command.ts";
 
 const folder = scratchFolder();
@@ -23,6 +22,9 @@ describe("governance from the command line", () => {
       await succeed(kimberlite(["hold", "release", "--tenant", "1", "--name", "case 1", "--reason", "over"])),
     ).toContain("they left");
     expect((await kimberlite(erase)).code).toBe(4);
+    expect(await succeed(kimberlite(["tenant", "describe", "1"]))).toMatch(
+      /refused erasure.*retention_not_over/,
+    );
     await succeed(kimberlite(["retention", "--tenant", "1", "--days", "0", "--reason", "agreed"]));
     await succeed(kimberlite(erase));
     const key = (await succeed(kimberlite(["key", "verifier"]))).trim();
@@ -47,18 +49,27 @@ describe("governance from the command line", () => {
       "tenant.erase began",
       "tenant.erase done",
     ]);
+    const tail = (await succeed(kimberlite(["audit", "--from", "6", "--limit", "1", "--json"]))).trim();
+    expect(JSON.parse(tail)).toMatchObject({ offset: 6, outcome: "began" });
+    expect((await kimberlite(["audit", "--limit", "some"])).code).toBe(2);
     expect(new Set(events.map(({ actor }) => actor.slice(0, 4)))).toEqual(new Set(["cli:"]));
   });
 
   it("keeps its master key where a URI says, and moves it", async () => {
     const kimberlite = commandOn(join(folder, "elsewhere"));
     const [first, second] = ["1.key", "2.key"].map((name) => join(folder, name)) as [string, string];
-    for (const path of [first, second]) createMasterKeyFile(path);
+    for (const path of [first, second]) await succeed(runCommand(["key", "create", `file:${path}`]));
+    expect((await runCommand(["key", "create", first])).code).toBe(3);
+    expect((await runCommand(["key", "create", "awskms:///arn:aws:kms:x"])).code).toBe(2);
     await succeed(kimberlite(["init", "--master-key", `file:${first}`]));
     expect(existsSync(join(folder, "elsewhere", "master.key"))).toBe(false);
     await succeed(kimberlite(["tenant", "create", "1", "--name", "A"]));
     await succeed(kimberlite(["sql", "--tenant", "1", "CREATE TABLE t (a)"]));
-    await succeed(kimberlite(["key", "rotate-master", "--to", `file:${second}`]));
+    await succeed(
+      kimberlite(["key", "rotate-master", "--to", `file:${second}`, "--reason", "yearly", "--actor", "ann"]),
+    );
+    const rotated = await succeed(kimberlite(["audit", "--action", "key.rotate-master", "--json"]));
+    expect(JSON.parse(rotated.split("\n")[0] as string)).toMatchObject({ actor: "ann", reason: "yearly" });
     await succeed(kimberlite(["key", "move", "--tenant", "1", "--to", `file:${first}`]));
     expect(await succeed(kimberlite(["tenant", "describe", "1"]))).toContain(`file:${first}`);
     await succeed(kimberlite(["key", "move", "--tenant", "1", "--to", "node"]));
@@ -117,6 +128,9 @@ describe("governance from the command line", () => {
     await succeed(kimberlite(["sql", "--tenant", "5", "CREATE TABLE t (a); INSERT INTO t VALUES ('kept')"]));
     expect(await succeed(kimberlite(["backup", "run", "--to", to, "--keys-to", keys]))).toContain("2 logs");
     expect(await succeed(kimberlite(["backup", "list", "--from", to]))).toContain("all");
+    expect(await succeed(kimberlite(["backup", "verify", "--from", to, "--keys-from", keys]))).toContain(
+      "whole",
+    );
     await succeed(kimberlite(["backup", "restore-tenant", "--from", to, "--tenant", "5", "--as", "6"]));
     expect(await succeed(kimberlite(["sql", "--tenant", "6", "SELECT a FROM t"]))).toContain("kept");
     mkdirSync(again);

@@ -84,15 +84,21 @@ describe("lanes", () => {
     const slow = db.execute(A, sql).finally(() => {
       running = false;
     });
+    // Watched from here on: it may fail while this waits for something else. Which limit it meets first depends on what
+    // else the machine does: the statement's own, or the one for all of the transaction with its waiting.
+    const outcome = slow.catch(({ code }: { code: string }) => code);
+    // What this thread itself computes in a turn of the event loop: other programs of the machine do not count.
     let longestMs = 0;
     while (running) {
-      const startedMs = performance.now();
+      const before = process.threadCpuUsage();
       await new Promise((resolve) => setImmediate(resolve));
-      longestMs = Math.max(longestMs, performance.now() - startedMs);
+      const { user, system } = process.threadCpuUsage(before);
+      longestMs = Math.max(longestMs, (user + system) / 1000);
     }
-    await slow.catch((error: { code: string }) => expect(error.code).toBe("statement_timeout"));
+    const ended = await outcome;
+    if (typeof ended === "string") expect(ended).toMatch(/^(statement|transaction)_timeout$/);
     expect((await db.query(B, "SELECT 1 AS one"))[0]).toEqual({ one: 1 });
-    // The call itself takes hundreds of milliseconds; generous, for machines that are busy.
+    // The call itself takes hundreds of milliseconds.
     expect(longestMs).toBeLessThan(250);
   });
 
@@ -156,20 +162,23 @@ describe("lanes", () => {
   });
 
   it("rolls a held transaction back past its time, and refuses its later calls", async () => {
-    let late: Promise<unknown> = Promise.resolve();
+    // Not by clocks: what comes late comes after the rollback, however slow the machine is.
+    const rolledBack = Promise.withResolvers<void>();
+    const late = Promise.withResolvers<unknown>();
     const held = db.transaction(
       A,
       async (tx) => {
-        await tx.execute("INSERT INTO t (v) VALUES ('never')");
-        await new Promise((resolve) => setTimeout(resolve, 400));
-        late = tx.execute("INSERT INTO t (v) VALUES ('too late')");
-        late.catch(() => undefined);
+        // On a machine so busy that this alone takes the whole time it fails, and the transaction as well.
+        await tx.execute("INSERT INTO t (v) VALUES ('never')").catch(() => undefined);
+        await rolledBack.promise;
+        late.resolve(tx.execute("INSERT INTO t (v) VALUES ('too late')"));
       },
-      { timeLimitMs: 100 },
+      { timeLimitMs: 300 },
     );
     await expect(held).rejects.toMatchObject({ code: "transaction_timeout" });
-    await new Promise((resolve) => setTimeout(resolve, 500));
-    await expect(late).rejects.toMatchObject({ code: "transaction_closed" });
+    const outcome = expect(late.promise).rejects.toMatchObject({ code: "transaction_closed" });
+    rolledBack.resolve();
+    await outcome;
     expect(await db.query(A, "SELECT count(*) AS n FROM t")).toEqual([{ n: 0 }]);
   });
 
