@@ -93,10 +93,11 @@ export async function setState(
   state: Extract<TenantState, "active" | "suspended">,
   options: GovernanceOptions | undefined,
 ): Promise<TenantEntry> {
-  const entry = node.directory.get(id);
   const action = state === "active" ? "tenant.resume" : "tenant.suspend";
-  if (entry.state === state) return entry;
-  return node.directory.change(id, { state }, governanceEvent(id, { action, options }));
+  const event = governanceEvent(id, { action, options });
+  return node.directory.changing(id, async (changes) =>
+    changes.entry.state === state ? changes.entry : changes.change({ state }, event),
+  );
 }
 
 export async function setQuota(
@@ -106,12 +107,13 @@ export async function setQuota(
   options: GovernanceOptions | undefined,
 ): Promise<TenantEntry> {
   const parsed = parseQuota(quota);
-  node.directory.get(id);
   const detail = { ...parsed } as AuditDetail;
   const event = governanceEvent(id, { action: "quota.set", options, detail });
-  const entry = await node.directory.change(id, { quota: parsed }, event);
-  node.gate(entry.id, entry.quota).change(entry.quota);
-  return entry;
+  return node.directory.changing(id, async (changes) => {
+    const entry = await changes.change({ quota: parsed }, event);
+    node.gate(entry.id, entry.quota).change(entry.quota);
+    return entry;
+  });
 }
 
 /** @throws `retention_locked`, `invalid_argument` */
@@ -121,18 +123,18 @@ export async function setRetention(
   retention: Duration,
   options: (GovernanceOptions & { readonly mode?: RetentionMode }) | undefined,
 ): Promise<TenantEntry> {
-  const from = node.directory.get(id);
   const retentionMs = parseRetention(retention);
-  const retentionMode = parseRetentionMode(options?.mode ?? from.retentionMode);
-  const about = {
-    action: "retention.set" as const,
-    options,
-    detail: { fromMs: from.retentionMs, toMs: retentionMs, mode: retentionMode },
-  };
-  const { reason } = governanceEvent(id, about);
-  requireAllowedChange({ from, to: { retentionMs, retentionMode }, reason });
-  const event = await auditTenant(node, id, governanceEvent(id, about));
-  return node.directory.change(id, { retentionMs, retentionMode }, event);
+  const mode = options?.mode === undefined ? undefined : parseRetentionMode(options.mode);
+  const { reason } = governanceEvent(id, { action: "retention.set", options });
+  return node.directory.changing(id, async (changes) => {
+    const from = changes.entry;
+    const retentionMode = mode ?? from.retentionMode;
+    requireAllowedChange({ from, to: { retentionMs, retentionMode }, reason });
+    const detail = { fromMs: from.retentionMs, toMs: retentionMs, mode: retentionMode };
+    const about = { action: "retention.set" as const, options, detail };
+    const event = await auditTenant(node, id, governanceEvent(id, about));
+    return changes.change({ retentionMs, retentionMode }, event);
+  });
 }
 
 /** Idempotent for the same name and reason. @throws `invalid_argument` for a name that stands with another reason */
@@ -140,27 +142,31 @@ export async function placeHold(node: NodeState, id: TenantId, request: HoldRequ
   const name = parseHoldName(request?.name);
   const reason = parseReason(request.reason);
   const { actor } = parseContext(request);
-  const standing = node.directory.get(id).legalHolds.find((hold) => hold.name === name);
-  if (standing?.reason === reason) return standing;
-  if (standing !== undefined) {
-    throw kimberliteError("invalid_argument", "a hold of that name stands for another reason");
-  }
   const about = { action: "hold.place" as const, options: request, detail: { hold: name } };
-  const event = await auditTenant(node, id, governanceEvent(id, about));
-  const hold = { name, reason, actor, placedAtUs: node.clock.wallTimeUs() };
-  await node.directory.placeHold(id, hold, event);
-  return hold;
+  return node.directory.changing(id, async (changes) => {
+    const standing = changes.entry.legalHolds.find((hold) => hold.name === name);
+    if (standing?.reason === reason) return standing;
+    if (standing !== undefined) {
+      throw kimberliteError("invalid_argument", "a hold of that name stands for another reason");
+    }
+    const event = await auditTenant(node, id, governanceEvent(id, about));
+    const hold = { name, reason, actor, placedAtUs: node.clock.wallTimeUs() };
+    await changes.placeHold(hold, event);
+    return hold;
+  });
 }
 
 /** @throws `invalid_argument` if there is no such hold, or no reason */
 export async function releaseHold(node: NodeState, id: TenantId, request: HoldRequest): Promise<HoldRelease> {
   const name = parseHoldName(request?.name);
   parseReason(request.reason);
-  if (!node.directory.get(id).legalHolds.some((hold) => hold.name === name)) {
-    throw kimberliteError("invalid_argument", "no hold of that name stands");
-  }
   const about = { action: "hold.release" as const, options: request, detail: { hold: name } };
-  const event = await auditTenant(node, id, governanceEvent(id, about));
-  const { legalHolds } = await node.directory.releaseHold(id, name, event);
-  return { legalHolds, refusedErasures: node.directory.refusedErasures(id) };
+  return node.directory.changing(id, async (changes) => {
+    if (!changes.entry.legalHolds.some((hold) => hold.name === name)) {
+      throw kimberliteError("invalid_argument", "no hold of that name stands");
+    }
+    const event = await auditTenant(node, id, governanceEvent(id, about));
+    const { legalHolds } = await changes.releaseHold(name, event);
+    return { legalHolds, refusedErasures: node.directory.refusedErasures(id) };
+  });
 }

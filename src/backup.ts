@@ -199,14 +199,17 @@ export async function restoreTenant(node: NodeState, options: RestoreTenantOptio
     };
     const event = governanceEvent(id, about);
     const config = configOf(node, { id, source, name: given.name });
-    const turns = new Turns(() => refuseIfAborted(signal));
+    const turns = new Turns(() => {
+      refuseIfAborted(signal);
+      if (node.directory.has(source)) node.directory.get(source);
+    });
     const entry = await node.directory.create(
       { ...config, hasLog: wanted.size !== "0" },
       async () => {
         await node.directory.note({ ...event, outcome: "began" });
         await rebuildFrom(node, { id, source, from, keysFrom, wanted, until, turns, onProgress });
       },
-      event,
+      { audit: event, source },
     );
     await node.tenants.use(id, (engine) => recordAudit(engine, { ...event, tenant: undefined }));
     forgetBuild(node, id);

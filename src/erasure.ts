@@ -106,32 +106,30 @@ export class Erasures {
     return running;
   }
 
-  /** Up to the point of no return. Throwing leaves the tenant as it was. */
+  /**
+   * Up to the point of no return, with no other change of the tenant in between: a hold or a longer retention that was
+   * acknowledged before is seen, one that comes later is refused. Throwing leaves the tenant as it was.
+   */
   async #begin(id: TenantId, request: EraseRequest): Promise<void> {
     const { directory, tenants, clock } = this.#node;
-    await this.#requireAllowed(id, request);
-    directory.block(id);
-    try {
-      await tenants.close(id).catch(ignoreRefusal);
-      // Again, now that nothing can be written any more.
-      const overriddenUntilUs = await this.#requireAllowed(id, request);
-      const about = { action: "tenant.erase" as const, options: request };
-      const event = await auditTenant(this.#node, id, { ...governanceEvent(id, about), outcome: "began" });
-      const facts = await this.#gather(id, request, overriddenUntilUs);
-      const { actor, reason } = request;
-      const beganAtUs = clock.wallTimeUs();
-      const row = {
-        tenant: id,
-        beganAtUs,
-        actor,
-        reason,
-        facts: JSON.stringify(facts),
-        certificate: undefined,
-      };
-      await directory.beginErasure(row, event);
-    } finally {
-      directory.unblock(id);
-    }
+    await directory.changing(id, async (changes) => {
+      await this.#requireAllowed(id, request);
+      directory.block(id);
+      try {
+        await tenants.close(id).catch(ignoreRefusal);
+        // Again, now that nothing can be written any more.
+        const overriddenUntilUs = await this.#requireAllowed(id, request);
+        const about = { action: "tenant.erase" as const, options: request };
+        const event = await auditTenant(this.#node, id, { ...governanceEvent(id, about), outcome: "began" });
+        const facts = JSON.stringify(await this.#gather(id, request, overriddenUntilUs));
+        const { actor, reason } = request;
+        const beganAtUs = clock.wallTimeUs();
+        const row = { tenant: id, beganAtUs, actor, reason, facts, certificate: undefined };
+        await changes.beginErasure(row, event);
+      } finally {
+        directory.unblock(id);
+      }
+    });
     failpoint("erase-after-begin");
   }
 
@@ -188,19 +186,31 @@ export class Erasures {
     overriddenUntilUs: bigint | undefined,
   ): Promise<GatheredFacts> {
     const { disk, root } = this.#node;
-    const stored = this.#node.keyStore.read(id);
     return {
-      keysDestroyed: {
-        kek: stored?.kek.version ?? 0,
-        deks: stored?.deks.map(({ version }) => version) ?? [],
-        masterKeyId: stored?.kek.masterKeyId ?? "",
-      },
+      keysDestroyed: this.#keysOf(id) ?? { kek: 0, deks: [], masterKeyId: "" },
       log: await this.#logFacts(id),
       ciphertextKept: request.keepCiphertext,
       segments: listSegments(disk, logFolder(root, id)).length,
       projections: disk.list(projectionFolder(root, id)).filter((name) => name.endsWith(".db")).length,
       ...(overriddenUntilUs === undefined ? {} : { retentionOverriddenUntil: isoTime(overriddenUntilUs) }),
     };
+  }
+
+  /** Undefined for keys that are not there, or of which nothing can be told any more. */
+  #keysOf(id: TenantId): ErasureFacts["keysDestroyed"] | undefined {
+    try {
+      const stored = this.#node.keyStore.read(id);
+      if (stored === undefined) return undefined;
+      const { kek, deks } = stored;
+      return {
+        kek: kek.version,
+        deks: deks.map(({ version }) => version),
+        masterKeyId: kek.masterKeyId,
+      };
+    } catch (error) {
+      ignoreRefusal(error);
+      return undefined;
+    }
   }
 
   async #logFacts(id: TenantId): Promise<ErasureFacts["log"]> {
@@ -229,27 +239,28 @@ export class Erasures {
   /** All steps after the point of no return; each may have been taken already. */
   async #finish(id: TenantId): Promise<ErasureCertificate> {
     const { directory, keyStore, tenants, journal, clock } = this.#node;
-    const row = await directory.erasure(id);
-    if (row === undefined)
-      throw kimberliteError("catalog_damaged", "the erasure has no row in the catalogue");
-    await keyStore.destroy(id);
-    failpoint("erase-after-keys");
+    // Whoever waited for it while this began is turned away: it is not opened again.
     await tenants.close(id).catch(ignoreRefusal);
+    const facts = await this.#lastFacts(id);
+    await keyStore.destroy(id);
     this.#node.forget(id);
-    await journal.recycle();
-    failpoint("erase-after-journal");
-    const facts = JSON.parse(row.facts) as GatheredFacts;
-    this.#removeFiles(id, facts.ciphertextKept);
+    failpoint("erase-after-keys");
+    // A backup, trimming or re-encryption that is under way ends at its next step, and writes nothing more.
+    await this.#node.maintain(id, async () => {
+      await journal.recycle();
+      failpoint("erase-after-journal");
+      this.#removeFiles(id, facts.ciphertextKept);
+    });
     failpoint("erase-after-files");
     const scrubbed = await this.#scrubMemory();
-    const { segments, projections, ...known } = facts;
+    const { segments, projections, actor, reason, beganAtUs, ...known } = facts;
     const certificate = signCertificate(
       {
         tenant: id.toString(),
         installation: this.#node.installation.id,
-        actor: row.actor,
-        reason: row.reason,
-        beganAt: isoTime(row.beganAtUs),
+        actor,
+        reason,
+        beganAt: isoTime(beganAtUs),
         endedAt: isoTime(clock.wallTimeUs()),
         ...known,
         removed: removedParts(id, { segments, projections, kept: known.ciphertextKept, scrubbed }),
@@ -257,10 +268,29 @@ export class Erasures {
       },
       this.#node.signer,
     );
-    const about = { action: "tenant.erase" as const, options: { actor: row.actor, reason: row.reason } };
+    const about = { action: "tenant.erase" as const, options: { actor, reason } };
     const hasLog = known.ciphertextKept && segments > 0;
     await directory.finishErasure(id, { certificate: certificate.note, hasLog }, governanceEvent(id, about));
     return certificate;
+  }
+
+  /** What is destroyed now: between the decision and this a rotation that was under way may have made a version. */
+  async #lastFacts(
+    id: TenantId,
+  ): Promise<
+    GatheredFacts & { readonly actor: string; readonly reason: string; readonly beganAtUs: bigint }
+  > {
+    const { directory } = this.#node;
+    const row = await directory.erasure(id);
+    if (row === undefined)
+      throw kimberliteError("catalog_damaged", "the erasure has no row in the catalogue");
+    const { actor, reason, beganAtUs } = row;
+    const gathered = parseFacts(row.facts);
+    const keysDestroyed = this.#keysOf(id) ?? gathered.keysDestroyed;
+    const facts = { ...gathered, keysDestroyed };
+    const text = JSON.stringify(facts);
+    if (text !== row.facts) await directory.putErasureFacts(id, text);
+    return { ...facts, actor, reason, beganAtUs };
   }
 
   /** What this process had read and freed of it: in the threads that served it, in the heaps of JavaScript and of C. */
@@ -301,6 +331,20 @@ function parseRequest(options: EraseOptions): EraseRequest {
     keepCiphertext,
     ...(correlationId === undefined ? {} : { correlationId }),
   };
+}
+
+/** @throws `catalog_damaged` */
+function parseFacts(text: string): GatheredFacts {
+  try {
+    const facts = JSON.parse(text) as Partial<GatheredFacts> | null;
+    const { segments, projections, ciphertextKept, keysDestroyed } = facts ?? {};
+    const counts = Number.isSafeInteger(segments) && Number.isSafeInteger(projections);
+    if (counts && typeof ciphertextKept === "boolean" && Array.isArray(keysDestroyed?.deks))
+      return facts as GatheredFacts;
+  } catch {
+    // Said below for every way in which it can be wrong.
+  }
+  throw kimberliteError("catalog_damaged", "the catalogue holds an erasure that is not one");
 }
 
 function removedParts(

@@ -7,6 +7,7 @@
  */
 import { auditTenant, type GovernanceOptions, governanceEvent } from "./administration.ts";
 import type { AuditEvent } from "./audit/audit-event.ts";
+import type { DirectoryEntry } from "./directory/catalogue.ts";
 import { type ErrorCode, KimberliteError } from "./errors.ts";
 import type { NodeState } from "./node-state.ts";
 import { parseMasterKeyUri, type TenantEntry } from "./tenant/tenant-config.ts";
@@ -101,26 +102,45 @@ export class HeldKeys {
   }
 }
 
-/** Moves a tenant's KEK under the master key that it is to hold, or under the node's; see `setTenantMasterKey`. */
-export async function moveTenantKey(
+/**
+ * Moves a tenant's KEK under the master key that it is to hold, or under the node's; see `setTenantMasterKey`. One move of
+ * a tenant after the other, and none beside a rotation's.
+ */
+export function moveTenantKey(
   node: NodeState,
   id: TenantId,
   uri: string | null,
   options: GovernanceOptions | undefined,
 ): Promise<TenantEntry> {
-  const { directory, masters, tenants } = node;
-  const { masterKey: former } = directory.get(id);
   const own = uri === null ? undefined : parseMasterKeyUri(uri);
-  const to = own === undefined ? masters.forNewTenants : await masters.held(own);
-  const about = {
-    action: "key.move" as const,
-    options,
-    detail: { from: former ?? "node", to: own ?? "node" },
-  };
-  const event = await auditTenant(node, id, governanceEvent(id, about));
-  // Both are in the catalogue while the KEK is under either.
-  const held = own === undefined ? { masterKey: former } : { masterKey: own, formerMasterKey: former };
-  await directory.changeMasterKeys(id, held, event);
-  await tenants.use(id, (engine) => engine.keys.rewrapUnder(to));
-  return directory.changeMasterKeys(id, { masterKey: own });
+  const { directory, masters, tenants } = node;
+  return directory.changing(id, async (changes) => {
+    const former = await presentHolder(node, changes.entry);
+    const to = own === undefined ? masters.forNewTenants : await masters.held(own);
+    const about = {
+      action: "key.move" as const,
+      options,
+      detail: { from: former ?? "node", to: own ?? "node" },
+    };
+    const event = await auditTenant(node, id, governanceEvent(id, about));
+    // Both are in the catalogue while the KEK is under either.
+    const held = own === undefined ? { masterKey: former } : { masterKey: own, formerMasterKey: former };
+    await changes.changeMasterKeys(held, event);
+    await tenants.use(id, (engine) => engine.keys.rewrapUnder(to));
+    return changes.changeMasterKeys({ masterKey: own });
+  });
+}
+
+/** Which of the keys that a tenant names holds its KEK: a move that was interrupted left two. */
+async function presentHolder(
+  { masters, keyStore }: NodeState,
+  { id, masterKey, formerMasterKey }: DirectoryEntry,
+): Promise<string | undefined> {
+  if (masterKey === undefined || formerMasterKey === undefined) return masterKey;
+  const keyId = keyStore.read(id)?.kek.masterKeyId;
+  const moved = await masters.held(masterKey).then(
+    (provider) => provider.keyId === keyId,
+    () => false,
+  );
+  return moved ? masterKey : formerMasterKey;
 }

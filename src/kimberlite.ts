@@ -177,11 +177,8 @@ export class Kimberlite implements AsyncDisposable {
     const parsed = parseTenantConfig(config);
     const { id, region } = parsed;
     const about = { action: "tenant.create" as const, options, detail: { region } };
-    return node.directory.create(
-      parsed,
-      () => node.createKeys(id, parsed.masterKey),
-      governanceEvent(id, about),
-    );
+    const audit = governanceEvent(id, about);
+    return node.directory.create(parsed, () => node.createKeys(id, parsed.masterKey), { audit });
   }
 
   /** Tenants in order of id; give the last id of a page as `after` for the next. At most 10,000 a page, 1,000 unless given. */

@@ -16,6 +16,7 @@ import type { Disk } from "./host/disk.ts";
 import type { Randomness } from "./host/randomness.ts";
 import { KeyStore } from "./keys/key-store.ts";
 import type { MasterKeyRing } from "./keys/master-key-ring.ts";
+import { rewrapTenant } from "./keys/rewrap-tenant.ts";
 import { Serial } from "./keys/serial.ts";
 import { parseStoredKeys } from "./keys/stored-keys.ts";
 import { TenantKeys } from "./keys/tenant-keys.ts";
@@ -64,6 +65,7 @@ export class NodeState {
   readonly #gates: Map<TenantId, QuotaGate> = new Map();
   readonly #maintenance: Map<TenantId, Serial> = new Map();
   readonly #rebuilding: Map<TenantId, Promise<void>> = new Map();
+  readonly #lent: Map<TenantId, Set<TenantKeys>> = new Map();
   /** Tenants whose projection goes when they are next opened. */
   readonly #toRebuild: Set<TenantId> = new Set();
 
@@ -182,10 +184,12 @@ export class NodeState {
     return { keyName, privateKey: this.system.keys.signingKey() };
   }
 
-  /** Drops what is kept of a tenant beside its engine. */
+  /** Drops what is kept of a tenant beside its engine, and zeroes its keys wherever they are in use. */
   forget(tenant: TenantId): void {
     this.#gates.delete(tenant);
     this.#toRebuild.delete(tenant);
+    this.masters.forget(tenant);
+    for (const keys of this.#lent.get(tenant) ?? []) keys.close();
   }
 
   gate(tenant: TenantId, quota: TenantQuota): QuotaGate {
@@ -208,8 +212,14 @@ export class NodeState {
       }
       await this.keyStore.destroy(tenant);
     }
-    const master = own === undefined ? this.masters.forNewTenants : await this.masters.held(own);
+    let master = own === undefined ? this.masters.forNewTenants : await this.masters.held(own);
     (await TenantKeys.create({ ...this.#keyOptions(tenant), master })).close();
+    // A rotation that began meanwhile may have passed this tenant by.
+    while (own === undefined && master !== this.masters.forNewTenants) {
+      const from = master;
+      master = this.masters.forNewTenants;
+      if (from.keyId !== master.keyId) await rewrapTenant({ tenant, from, to: master, store: this.keyStore });
+    }
   }
 
   /** URIs of the master keys that the tenant holds: the present one first. */
@@ -222,12 +232,7 @@ export class NodeState {
   /** As `withKeys`, with an entry of a key store that is not this node's. */
   async withKeysOf<T>(tenant: TenantId, entry: Buffer, work: (keys: TenantKeys) => Promise<T>): Promise<T> {
     const stored = parseStoredKeys(tenant, entry);
-    const keys = await this.masters.loadStored(this.#keyOptions(tenant), stored);
-    try {
-      return await work(keys);
-    } finally {
-      keys.close();
-    }
+    return this.#lend(tenant, await this.masters.loadStored(this.#keyOptions(tenant), stored), work);
   }
 
   /** Runs what may not happen to a tenant's files at the same time, one after the other. */
@@ -265,11 +270,20 @@ export class NodeState {
     work: (keys: TenantKeys) => Promise<T>,
     own: readonly string[] = this.heldBy(tenant),
   ): Promise<T> {
-    const keys = await this.masters.load(this.#keyOptions(tenant), own);
+    return this.#lend(tenant, await this.masters.load(this.#keyOptions(tenant), own), work);
+  }
+
+  /** Keys that are in use without the tenant being open; an erasure zeroes them. */
+  async #lend<T>(tenant: TenantId, keys: TenantKeys, work: (keys: TenantKeys) => Promise<T>): Promise<T> {
+    const lent = this.#lent.get(tenant) ?? new Set();
+    this.#lent.set(tenant, lent.add(keys));
     try {
+      if (this.directory.has(tenant)) this.directory.requireNotErasing(tenant);
       return await work(keys);
     } finally {
       keys.close();
+      lent.delete(keys);
+      if (lent.size === 0) this.#lent.delete(tenant);
     }
   }
 
@@ -291,7 +305,7 @@ export class NodeState {
   }
 
   async #openTenant(tenant: TenantId): Promise<TenantEngine> {
-    const entry = this.directory.entry(tenant);
+    const entry = this.directory.requireNotErasing(tenant);
     const keys = await this.masters.load(this.#keyOptions(tenant), this.heldBy(tenant));
     try {
       await finishReencryption({ ...this, tenant }, keys);

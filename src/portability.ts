@@ -183,7 +183,7 @@ export async function importTenant(
         },
       });
     },
-    event,
+    { audit: event },
   );
   failpoint("import-after-entry");
   await node.tenants.use(id, (engine) => recordAudit(engine, { ...event, tenant: undefined }));

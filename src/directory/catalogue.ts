@@ -196,6 +196,10 @@ export function insertErasure(session: WriteSession, row: ErasureRow): void {
   session.run({ sql: "INSERT INTO erasures VALUES (?, ?, ?, ?, ?, NULL)", params });
 }
 
+export function putErasureFacts(session: WriteSession, tenant: TenantId, facts: string): void {
+  session.run({ sql: "UPDATE erasures SET facts = ? WHERE tenant = ?", params: [facts, tenant] });
+}
+
 export function putCertificate(session: WriteSession, tenant: TenantId, certificate: string): void {
   session.run({ sql: "UPDATE erasures SET certificate = ? WHERE tenant = ?", params: [certificate, tenant] });
 }

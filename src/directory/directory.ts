@@ -4,21 +4,23 @@
  * It is a set of tables of the system tenant, written through the same pipeline, log and projection as any tenant's
  * data; the whole of it is held in memory (O(tenants)), so that nothing is routed by a query. Changes are in memory only
  * after they are durable, and the record of who made a change and why is in the same transaction as the change.
+ *
+ * Kept: changes of one tenant's entry, with the decisions that they rest on, run one after the other (`changing`), so
+ * that none is lost to another, and what was decided is still true when it is written.
  */
 import type { AuditEvent } from "../audit/audit-event.ts";
 import { noteAudit } from "../audit/audit-stream.ts";
 import { kimberliteError } from "../errors.ts";
 import type { Clock } from "../host/clock.ts";
+import { Serial } from "../keys/serial.ts";
 import type { TenantEngine } from "../pipeline/tenant-engine.ts";
 import type { WriteSession } from "../projection/writer.ts";
 import type { RecordedTime } from "../retention/trusted-clock.ts";
 import { Region } from "../tenant/region.ts";
-import type { LegalHold } from "../tenant/tenant-config.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import {
   type DirectoryEntry,
   deleteHold,
-  deleteRefused,
   type ErasureRow,
   insertEntry,
   insertErasure,
@@ -26,13 +28,14 @@ import {
   insertRefused,
   loadCatalogue,
   putCertificate,
+  putErasureFacts,
   putTime,
   type RefusedErasure,
   readErasure,
   requireNoErasure,
-  requireNoHold,
   updateEntry,
 } from "./catalogue.ts";
+import { EntryChanges } from "./entry-changes.ts";
 
 /** What is left to say of a tenant that is known from its tombstone alone. */
 const NOBODY = {
@@ -45,20 +48,9 @@ const NOBODY = {
 
 const ACTOR = { actor: "system", unmetered: true };
 
-/** What may be changed of an entry. */
-export type EntryChange = Partial<
-  Pick<DirectoryEntry, "quota" | "state" | "retentionMs" | "retentionMode" | "hasLog">
->;
-
 /** A tenant that is new here: it may bring holds and a log with it. */
 export type NewTenant = Omit<DirectoryEntry, "state" | "createdAtUs" | "legalHolds" | "hasLog"> &
   Partial<Pick<DirectoryEntry, "legalHolds" | "hasLog">>;
-
-/** The master keys that a tenant is to hold; none for the node's. */
-export interface HeldMasterKeys {
-  readonly masterKey?: string | undefined;
-  readonly formerMasterKey?: string | undefined;
-}
 
 export class Directory {
   readonly #system: () => Promise<TenantEngine>;
@@ -67,6 +59,7 @@ export class Directory {
   readonly #refused: Map<TenantId, RefusedErasure[]> = new Map();
   /** Ids whose creation is under way. */
   readonly #creating: Set<TenantId> = new Set();
+  readonly #changes: Map<TenantId, Serial> = new Map();
   /** Tenants that are refused while their erasure is decided. */
   readonly #blocked: Set<TenantId> = new Set();
   #sorted: TenantId[] | undefined;
@@ -108,13 +101,16 @@ export class Directory {
 
   /** @throws `tenant_not_found`, `tenant_erasing`, `tenant_erased` */
   get(id: TenantId): DirectoryEntry {
+    const entry = this.requireNotErasing(id);
+    if (this.#blocked.has(id)) throw refusedForErasure(id, "tenant_erasing");
+    return entry;
+  }
+
+  /** As `get`, also while an erasure is only decided on. @throws `tenant_not_found`, `tenant_erasing`, `tenant_erased` */
+  requireNotErasing(id: TenantId): DirectoryEntry {
     const entry = this.entry(id);
-    if (this.#blocked.has(id) || entry.state === "erasing" || entry.state === "erased") {
-      const code = entry.state === "erased" ? "tenant_erased" : "tenant_erasing";
-      throw kimberliteError(code, `tenant ${id} ${entry.state === "erased" ? "was" : "is being"} erased`, {
-        detail: { tenant: id },
-      });
-    }
+    if (entry.state === "erased") throw refusedForErasure(id, "tenant_erased");
+    if (entry.state === "erasing") throw refusedForErasure(id, "tenant_erasing");
     return entry;
   }
 
@@ -154,11 +150,16 @@ export class Directory {
   }
 
   /**
-   * Adds a tenant. `prepare` makes what must be durable before the tenant exists (its keys).
+   * Adds a tenant. `prepare` makes what must be durable before the tenant exists (its keys). With `source`, the tenant
+   * whose data it is made of, nothing is added once that one's erasure has begun.
    *
-   * @throws `tenant_exists`, `tenant_erased`; whatever `prepare` throws
+   * @throws `tenant_exists`, `tenant_erased`, `tenant_erasing`; whatever `prepare` throws
    */
-  async create(config: NewTenant, prepare: () => Promise<void>, audit: AuditEvent): Promise<DirectoryEntry> {
+  async create(
+    config: NewTenant,
+    prepare: () => Promise<void>,
+    { audit, source }: { readonly audit: AuditEvent; readonly source?: TenantId },
+  ): Promise<DirectoryEntry> {
     const { id } = config;
     if (this.#entries.get(id)?.state.startsWith("eras") === true) this.get(id);
     if (this.#entries.has(id) || this.#creating.has(id)) {
@@ -176,6 +177,7 @@ export class Directory {
       };
       await prepare();
       await this.#write((session) => {
+        if (source !== undefined) requireNoErasure(session, source);
         insertEntry(session, entry);
         for (const hold of entry.legalHolds) insertHold(session, id, hold);
       }, audit);
@@ -186,20 +188,25 @@ export class Directory {
     }
   }
 
-  /** Changes fields of a tenant's entry. @throws `tenant_not_found`, `tenant_erased` */
-  async change(id: TenantId, change: EntryChange, audit?: AuditEvent): Promise<DirectoryEntry> {
-    const changed = { ...this.entry(id), ...change };
-    await this.#write((session) => updateEntry(session, changed, Object.keys(change)), audit);
-    return this.#remember({ ...this.entry(id), ...change });
-  }
-
-  /** Replaces both: what is left out is gone. */
-  async changeMasterKeys(id: TenantId, held: HeldMasterKeys, audit?: AuditEvent): Promise<DirectoryEntry> {
-    const { masterKey: _, formerMasterKey: __, ...rest } = this.entry(id);
-    const given = Object.fromEntries(Object.entries(held).filter(([, uri]) => uri !== undefined));
-    const changed: DirectoryEntry = { ...rest, ...given };
-    await this.#write((session) => updateEntry(session, changed, ["masterKey"]), audit);
-    return this.#remember(changed);
+  /**
+   * Runs what decides on a tenant's entry and changes it, while no other change of it is under way. Not to be nested for
+   * one tenant.
+   */
+  changing<T>(id: TenantId, work: (changes: EntryChanges) => Promise<T>): Promise<T> {
+    const queue = this.#changes.get(id) ?? new Serial();
+    this.#changes.set(id, queue);
+    const changes = new EntryChanges({
+      id,
+      entry: () => this.entry(id),
+      served: () => this.get(id),
+      write: (write, audit) => this.#write(write, audit),
+      remember: (entry) => this.#remember(entry),
+    });
+    return queue
+      .run(() => work(changes))
+      .finally(() => {
+        if (queue.idle) this.#changes.delete(id);
+      });
   }
 
   /** Records an event in the system's audit stream alone. */
@@ -207,24 +214,12 @@ export class Directory {
     await this.#write(() => undefined, audit);
   }
 
+  /** Beside every other change, for those may wait for a write of the tenant's own. */
   async noteFirstWrite(id: TenantId): Promise<void> {
-    if (!this.entry(id).hasLog) await this.change(id, { hasLog: true });
-  }
-
-  async placeHold(id: TenantId, hold: LegalHold, audit: AuditEvent): Promise<DirectoryEntry> {
-    this.get(id);
-    await this.#write((session) => {
-      requireNoErasure(session, id);
-      insertHold(session, id, hold);
-    }, audit);
-    const entry = this.entry(id);
-    return this.#remember({ ...entry, legalHolds: [...entry.legalHolds, hold] });
-  }
-
-  async releaseHold(id: TenantId, name: string, audit: AuditEvent): Promise<DirectoryEntry> {
-    await this.#write((session) => deleteHold(session, id, name), audit);
-    const entry = this.entry(id);
-    return this.#remember({ ...entry, legalHolds: entry.legalHolds.filter((hold) => hold.name !== name) });
+    if (this.entry(id).hasLog) return;
+    const changed = { ...this.entry(id), hasLog: true };
+    await this.#write((session) => updateEntry(session, changed, ["hasLog"]), undefined);
+    this.#remember({ ...this.entry(id), hasLog: true });
   }
 
   async noteRefused(refused: RefusedErasure, audit: AuditEvent): Promise<void> {
@@ -237,17 +232,9 @@ export class Directory {
     return this.#refused.get(id) ?? [];
   }
 
-  /** From here on there is no way back: the tenant is refused everywhere, and a restart goes on with the erasure. */
-  async beginErasure(row: ErasureRow, audit: AuditEvent): Promise<void> {
-    const entry = { ...this.entry(row.tenant), state: "erasing" as const };
-    await this.#write((session) => {
-      requireNoHold(session, row.tenant);
-      insertErasure(session, row);
-      deleteRefused(session, row.tenant);
-      updateEntry(session, entry, ["state"]);
-    }, audit);
-    this.#refused.delete(row.tenant);
-    this.#remember({ ...this.entry(row.tenant), state: "erasing" });
+  /** Of an erasure that has begun. */
+  async putErasureFacts(id: TenantId, facts: string): Promise<void> {
+    await this.#write((session) => putErasureFacts(session, id, facts), undefined);
   }
 
   async finishErasure(
@@ -260,6 +247,7 @@ export class Directory {
       putCertificate(session, id, end.certificate);
       updateEntry(session, entry, ["state", "hasLog"]);
     }, audit);
+    this.#refused.delete(id);
     this.#remember(entry);
   }
 
@@ -318,6 +306,11 @@ export class Directory {
   #rememberRefused(refused: RefusedErasure): void {
     this.#refused.set(refused.tenant, [...this.refusedErasures(refused.tenant), refused]);
   }
+}
+
+function refusedForErasure(id: TenantId, code: "tenant_erasing" | "tenant_erased"): Error {
+  const message = `tenant ${id} ${code === "tenant_erased" ? "was" : "is being"} erased`;
+  return kimberliteError(code, message, { detail: { tenant: id } });
 }
 
 /** Index of the first id above `id` in an ascending list. */

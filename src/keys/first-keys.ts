@@ -15,6 +15,8 @@ export interface TenantKeysOptions {
   readonly store: KeyStore;
   readonly randomness: Randomness;
   readonly clock: Clock;
+  /** The master key of that id, if the entry came to be under another than `master` since. */
+  readonly masterOf?: (masterKeyId: string) => Promise<MasterKeyProvider>;
 }
 
 /** Makes what is below `kek`, which stays the caller's, and wraps all of it; nothing else is left in memory. */

@@ -27,6 +27,7 @@ export class MasterKeyRing {
   readonly #cache: KekCache;
   #current: MasterKeyProvider;
   #next: MasterKeyProvider | undefined;
+  #rotating = false;
   readonly #others: Set<MasterKeyProvider>;
   /** Of tenants that hold their own, by URI. */
   readonly #held: Map<string, Promise<MasterKeyProvider>> = new Map();
@@ -68,17 +69,30 @@ export class MasterKeyRing {
     return opening;
   }
 
-  /** From now on tenants may be under either. */
+  /**
+   * From now on tenants may be under either, and under what an earlier rotation led to that did not end.
+   *
+   * @throws `operation_running` while another rotation is under way
+   */
   beginRotation(next: MasterKeyProvider): void {
+    if (this.#rotating)
+      throw kimberliteError("operation_running", "a rotation of the master key is under way");
+    this.#rotating = true;
+    if (this.#next !== undefined) this.#others.add(this.#next);
     this.#next = next;
   }
 
   /** Every tenant is under the next one, which is now the current one. */
   finishRotation(): void {
-    if (this.#next === undefined || this.#next === this.#current) return;
+    if (this.#next === undefined) return;
     this.#others.add(this.#current);
     this.#current = this.#next;
     this.#next = undefined;
+  }
+
+  /** It is not under way any more; unless it was finished, new tenants go on coming under the next one. */
+  endRotation(): void {
+    this.#rotating = false;
   }
 
   /**
@@ -90,12 +104,13 @@ export class MasterKeyRing {
   async load(options: Omit<TenantKeysOptions, "master">, own: readonly string[] = []): Promise<TenantKeys> {
     const { tenant, store } = options;
     const { masterKeyId } = requireStored(tenant, store.read(tenant)).kek;
+    const masterOf = (keyId: string): Promise<MasterKeyProvider> => this.#masterOf(keyId, own);
     try {
-      return await TenantKeys.load({ ...options, master: await this.#masterOf(masterKeyId, own) });
+      return await TenantKeys.load({ ...options, masterOf, master: await masterOf(masterKeyId) });
     } catch (error) {
       const moved = store.read(tenant)?.kek.masterKeyId;
       if (!(error instanceof KimberliteError) || moved === undefined || moved === masterKeyId) throw error;
-      return TenantKeys.load({ ...options, master: await this.#masterOf(moved, own) });
+      return TenantKeys.load({ ...options, masterOf, master: await masterOf(moved) });
     }
   }
 

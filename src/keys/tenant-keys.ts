@@ -5,7 +5,8 @@
  * twice; a rotation replaces the tenant's entry once, so a crash or a failing disk leaves the old keys or the new
  * ones in force, whole; rotations of a tenant run one after another and stop neither reads nor writes, because no
  * DEK changes under its version; nothing is wrapped under a KEK that the store does not hold. After `close` no key is
- * left in memory, and no rotation that was under way begins to write.
+ * left in memory, every use is refused with `closed` (an erasure may close them under whoever uses them), and no rotation
+ * that was under way begins to write.
  */
 import type { KeyObject } from "node:crypto";
 import { assert, kimberliteError } from "../errors.ts";
@@ -88,13 +89,13 @@ export class TenantKeys {
 
   /** The key that new blocks are sealed under; changes with `rotateDek`. Costs nothing. */
   get current(): CurrentKey {
-    this.#assertOpen();
+    this.#refuseIfClosed();
     return this.#current;
   }
 
   /** The log subkey of a DEK version. @throws `keys_missing` if there is no such version. */
   logKey(version: number): KeyObject {
-    this.#assertOpen();
+    this.#refuseIfClosed();
     return this.#keys.logKey(version) ?? this.#noSuchVersion(version);
   }
 
@@ -105,7 +106,7 @@ export class TenantKeys {
    * @throws `keys_missing` if there is no such version.
    */
   projectionKey(version?: number): { readonly version: number; readonly key: Buffer } {
-    this.#assertOpen();
+    this.#refuseIfClosed();
     const wanted = version ?? this.#stored.projectionDek;
     return { version: wanted, key: this.#keys.projectionKey(wanted) ?? this.#noSuchVersion(wanted) };
   }
@@ -116,7 +117,7 @@ export class TenantKeys {
    * @throws `keys_missing` if there is no such version; `disk_full`, `disk_failed`.
    */
   async setProjectionDek(version: number): Promise<void> {
-    this.#assertOpen();
+    this.#refuseIfClosed();
     if (!this.#keys.hasDek(version)) this.#noSuchVersion(version);
     await this.#rotations.run(() => this.#commit((present) => ({ ...present, projectionDek: version })));
   }
@@ -128,7 +129,7 @@ export class TenantKeys {
    * @returns the versions. @throws `disk_full`, `disk_failed`: asked again it is finished
    */
   async destroyDeksBefore(version: number): Promise<number[]> {
-    this.#assertOpen();
+    this.#refuseIfClosed();
     let destroyed: number[] = [];
     await this.#rotations.run(() =>
       this.#commit((present) => {
@@ -158,7 +159,7 @@ export class TenantKeys {
    * @throws `disk_full`, `disk_failed`: `current` is what it was. `closed` if the keys were closed meanwhile.
    */
   async rotateDek(): Promise<number> {
-    this.#assertOpen();
+    this.#refuseIfClosed();
     return this.#rotations.run(() => this.#addDek());
   }
 
@@ -170,7 +171,7 @@ export class TenantKeys {
    * store and here alike. `closed` if the keys were closed meanwhile.
    */
   async rotateKek(): Promise<void> {
-    this.#assertOpen();
+    this.#refuseIfClosed();
     await this.#rotations.run(() => this.#replaceKek());
   }
 
@@ -181,7 +182,7 @@ export class TenantKeys {
    * @throws as `rotateKek` does.
    */
   async rewrapUnder(newMaster: MasterKeyProvider): Promise<void> {
-    this.#assertOpen();
+    this.#refuseIfClosed();
     await this.#rotations.run(async () => {
       await this.#commit(async (present) => {
         const kek = await wrapKek(this.#options.tenant, { ...present.kek, key: this.#keys.kek }, newMaster);
@@ -193,14 +194,14 @@ export class TenantKeys {
 
   /** Versions, ages and the master key's id; never key bytes, wrapped or not. */
   describe(): TenantKeyReport {
-    this.#assertOpen();
+    this.#refuseIfClosed();
     const { tenant, clock } = this.#options;
     return reportKeys(tenant, this.#stored, clock.wallTimeUs());
   }
 
   /**
-   * Zeroes every key in memory, at once. Any use afterwards is an assertion failure; closing twice is fine. A rotation
-   * under way fails with `closed`, unless its write had begun, which then ends as it would have.
+   * Zeroes every key in memory, at once. Any use afterwards fails with `closed`; closing twice is fine. So does a rotation
+   * under way, unless its write had begun, which then ends as it would have.
    */
   close(): void {
     this.#closed = true;
@@ -232,7 +233,8 @@ export class TenantKeys {
     const version = nextVersion(this.#stored.kek.version);
     try {
       await this.#commit(async (present) => {
-        const kek = await wrapKek(tenant, { key, version, createdAtUs: clock.wallTimeUs() }, this.#master);
+        const master = await this.#holderOf(present);
+        const kek = await wrapKek(tenant, { key, version, createdAtUs: clock.wallTimeUs() }, master);
         // Closing zeroed the KEK while the master key was asked; zeros must not be taken for it.
         this.#refuseIfClosed();
         return moveToKek(present, this.#keys.kek, this.#use(key), kek);
@@ -241,6 +243,14 @@ export class TenantKeys {
       if (!this.#closed && this.#stored.kek.version === version) this.#keys.replaceKek(key);
       else key.fill(0);
     }
+  }
+
+  /** A rotation of the master key may have moved the entry while it was being opened. */
+  async #holderOf({ kek }: StoredKeys): Promise<MasterKeyProvider> {
+    const { masterOf } = this.#options;
+    if (kek.masterKeyId !== this.#master.keyId && masterOf !== undefined)
+      this.#master = await masterOf(kek.masterKeyId);
+    return this.#master;
   }
 
   /** Runs one change of the entry; afterwards `#stored` is what it made if the store has that, also on failure. */
@@ -289,7 +299,7 @@ export class TenantKeys {
   }
 
   #signingPair(): SigningPair {
-    this.#assertOpen();
+    this.#refuseIfClosed();
     const pair = this.#keys.signing;
     if (pair !== undefined) return pair;
     const { tenant } = this.#options;
@@ -305,10 +315,6 @@ export class TenantKeys {
     throw kimberliteError("keys_missing", "the tenant has no such DEK version", {
       detail: { tenant, dekVersion },
     });
-  }
-
-  #assertOpen(): void {
-    assert(!this.#closed, "a tenant's keys are not used after they were closed");
   }
 
   #refuseIfClosed(): void {
