@@ -6,7 +6,14 @@ import { openMasterKey } from "../keys/master-key-uri.ts";
 import { restoreNode } from "../restore.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
-import { actorName, configure, installationPaths, recorded, withInstallation } from "./installation.ts";
+import {
+  actorName,
+  configure,
+  installationPaths,
+  keptUri,
+  recorded,
+  withInstallation,
+} from "./installation.ts";
 import { startProgress } from "./progress.ts";
 import { counted, escapeLine, formatBytes, formatTime, renderTable, toJson } from "./render.ts";
 
@@ -109,7 +116,7 @@ export async function restore(options: RestoreFlags): Promise<undefined> {
       ...(id === undefined ? {} : { backup: id }),
       onProgress: ({ doneTenants, totalTenants }) => progress.update(doneTenants, totalTenants),
     });
-    if (uri !== undefined) await configure(paths, { masterKey: uri });
+    if (uri !== undefined) await configure(paths, { masterKey: keptUri(uri) });
     progress.stop();
     if (options.json === true) return void console.log(toJson(report));
     const erased = report.erased === 0 ? "" : `; ${counted(report.erased, "tenant")} stay erased`;

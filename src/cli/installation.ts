@@ -7,16 +7,17 @@
  * until it is finished both keys are tried.
  */
 import { userInfo } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { readInstallation } from "../directory/data-directory.ts";
 import { kimberliteError } from "../errors.ts";
 import { systemDisk } from "../host/disk.ts";
 import type { MasterKeyProvider } from "../keys/master-key.ts";
 import { createMasterKeyFile, masterKeyFile } from "../keys/master-key-file.ts";
-import { openMasterKey } from "../keys/master-key-uri.ts";
+import { masterKeyPath, openMasterKey } from "../keys/master-key-uri.ts";
 import { Kimberlite } from "../kimberlite.ts";
 import type { RotationProgress } from "../master-rotation.ts";
 import type { OpenOptions } from "../open-options.ts";
+import { parseMasterKeyUri } from "../tenant/tenant-config.ts";
 import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
 
 export interface InstallationPaths {
@@ -57,7 +58,8 @@ export function installationPaths(dir: string): InstallationPaths {
  * @returns true if the master key was made now.
  * @throws `already_initialised`, and what `Kimberlite.open` throws
  */
-export async function initialise(paths: InstallationPaths, uri?: string): Promise<boolean> {
+export async function initialise(paths: InstallationPaths, given?: string): Promise<boolean> {
+  const uri = given === undefined ? undefined : keptUri(given);
   if (readInstallation(systemDisk, paths.data) !== undefined) {
     throw kimberliteError("already_initialised", `${paths.dir} is initialised already; nothing was changed`);
   }
@@ -70,6 +72,16 @@ export async function initialise(paths: InstallationPaths, uri?: string): Promis
   await db.close();
   if (uri !== undefined) await configure(paths, { masterKey: uri });
   return fresh;
+}
+
+/**
+ * The URI of a master key as it is kept: a path in it is absolute, for later commands are given elsewhere.
+ *
+ * @throws `invalid_argument` for one that holds a PIN
+ */
+export function keptUri(uri: string): string {
+  if (!uri.startsWith("file:")) return parseMasterKeyUri(uri);
+  return parseMasterKeyUri(`file:${encodeURI(resolve(masterKeyPath(uri)))}`);
 }
 
 /** Opens an installation that `initialise` made. @throws `directory_not_initialised`, and what `Kimberlite.open` throws */
@@ -151,9 +163,10 @@ export async function configure(paths: InstallationPaths, configuration: Configu
  */
 export async function rotateMasterKeyTo(
   paths: InstallationPaths,
-  uri: string,
+  given: string,
   options: RotationOptions,
 ): Promise<string> {
+  const uri = keptUri(given);
   const { masterKey: former } = readConfiguration(paths);
   const next = await openMasterKey(uri);
   await configure(paths, { ...(former === undefined ? {} : { masterKey: former }), nextMasterKey: uri });

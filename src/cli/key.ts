@@ -8,6 +8,7 @@ import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
 import {
   installationPaths,
+  keptUri,
   type RotationOptions,
   recorded,
   rotateMasterKeyFile,
@@ -145,7 +146,7 @@ interface MoveOptions extends TenantOptions {
 export async function moveTenant(options: MoveOptions): Promise<undefined> {
   const { tenant, to } = options;
   const { masterKeyId } = await withInstallation(installationPaths(options.dir), async (db) => {
-    await db.setTenantMasterKey(tenant, to === "node" ? null : to, recorded(options));
+    await db.setTenantMasterKey(tenant, to === "node" ? null : keptUri(to), recorded(options));
     return db.keys(tenant);
   });
   report(

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { verifyExport } from "../portability.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
-import { installationPaths, recorded, withInstallation } from "./installation.ts";
+import { installationPaths, keptUri, recorded, withInstallation } from "./installation.ts";
 import { startProgress } from "./progress.ts";
 import { counted, escapeLine, formatBytes, toJson } from "./render.ts";
 
@@ -55,7 +55,7 @@ export async function importTenant(directory: string, options: ImportFlags): Pro
         ...recorded(options),
         ...(tenant === undefined ? {} : { tenant }),
         ...(as === undefined ? {} : { as }),
-        ...(masterKey === undefined ? {} : { masterKey }),
+        ...(masterKey === undefined ? {} : { masterKey: keptUri(masterKey) }),
         onProgress: ({ phase, done, total }) =>
           progress.update(phase === "verify" ? done / 2 : (total + done) / 2, total),
       }),

@@ -12,7 +12,7 @@ import {
   type QuotaFlags,
   type RecordedOptions,
 } from "./arguments.ts";
-import { installationPaths, recorded, withInstallation } from "./installation.ts";
+import { installationPaths, keptUri, recorded, withInstallation } from "./installation.ts";
 import { counted, escapeLine, formatBytes, formatTime, renderTable, toJson } from "./render.ts";
 
 const PAGE = 10_000;
@@ -29,7 +29,7 @@ interface CreateOptions extends RecordedOptions, QuotaFlags {
 export async function createTenant(id: TenantId, options: CreateOptions): Promise<undefined> {
   const { name, retentionDays } = options;
   const config = { id, name, region: Region.of(options.region), quota: changeQuota({}, options) };
-  const held = options.masterKey === undefined ? {} : { masterKey: options.masterKey };
+  const held = options.masterKey === undefined ? {} : { masterKey: keptUri(options.masterKey) };
   const mode = options.retentionMode === undefined ? {} : { retentionMode: options.retentionMode };
   const retention = retentionDays === undefined ? {} : { retention: Duration.days(retentionDays) };
   const entry = await open(options, (db) =>

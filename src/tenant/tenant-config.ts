@@ -112,7 +112,8 @@ export function parseMasterKeyUri(uri: unknown): string {
   if (typeof uri !== "string" || uri.length > 2_048 || !/^[a-z][a-z0-9+.-]*:[\x21-\x7e]+$/.test(uri)) {
     throw invalid("masterKey is the URI of a master key");
   }
-  if (/pin-value=/i.test(uri)) throw invalid("a master key's URI in the catalogue holds no PIN");
+  if (/pin-value=/i.test(uri))
+    throw invalid("a master key's URI that is kept holds no PIN: give it a pin-source");
   return uri;
 }
 

@@ -33,9 +33,12 @@ export class S3Emulator implements AsyncDisposable {
     return emulator;
   }
 
+  get endpoint(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
   uriOf(bucket: string, prefix: string): string {
-    const { port } = this.#server.address() as AddressInfo;
-    return `s3://${bucket}/${prefix}?region=${REGION}&endpoint=http://127.0.0.1:${port}`;
+    return `s3://${bucket}/${prefix}?region=${REGION}&endpoint=${this.endpoint}`;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
