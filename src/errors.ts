@@ -27,6 +27,7 @@ export type ErrorCode =
   | "unauthenticated"
   | "issuer_unreachable"
   | "not_authorized"
+  | "credential_not_found"
   | "tenant_not_found"
   | "tenant_exists"
   | "tenant_suspended"
@@ -132,6 +133,7 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
     "The keys of the token's issuer cannot be fetched for now; the token was neither accepted nor refused.",
   ),
   not_authorized: row("reject", 403, 4, "The caller may not do this."),
+  credential_not_found: row("reject", 404, 5, "There is no such API key or issuer of this tenant."),
   tenant_not_found: row("reject", 404, 5, "There is no such tenant."),
   tenant_exists: row("reject", 409, 3, "A tenant of that id exists already."),
   tenant_suspended: row("reject", 403, 4, "The tenant is suspended; resume it first."),

@@ -1,7 +1,22 @@
 /** Kimberlite: a compliance-first, multi-tenant database. */
+export type { ApiKeyRequest, KeyRequest, NewApiKey } from "./access.ts";
 export type { GovernanceOptions, HoldRelease, HoldRequest } from "./administration.ts";
 export type { AuditAction, AuditDetail, AuditEntry, AuditEvent, AuditOutcome } from "./audit/audit-event.ts";
 export type { AuditRange } from "./audit/audit-stream.ts";
+export type { ApiKeyDescription } from "./auth/api-key.ts";
+export type { Authenticator, RequestOrigin } from "./auth/authenticator.ts";
+export type { Action } from "./auth/authorize.ts";
+export { isAuthorized } from "./auth/authorize.ts";
+export type { IssuerConfig, IssuerDescription, NodeIssuerConfig, RegisteredIssuer } from "./auth/issuer.ts";
+export type { PublicJwk } from "./auth/jwk.ts";
+export type { JwksPolicy } from "./auth/jwks-uri.ts";
+export type {
+  Credential,
+  OperatorPrincipal,
+  Principal,
+  TenantPrincipal,
+  TenantRole,
+} from "./auth/principal.ts";
 export { type S3TargetOptions, s3Target } from "./backup/s3-target.ts";
 export type { BackupTarget } from "./backup/target.ts";
 export type {

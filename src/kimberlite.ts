@@ -6,6 +6,8 @@
  *
  * Over 500 lines because the public API is one class, with the contract of each method beside it.
  */
+
+import { Access, type ApiKeyRequest, type KeyRequest, type NewApiKey } from "./access.ts";
 import {
   type GovernanceOptions,
   governanceEvent,
@@ -26,6 +28,16 @@ import {
   parseAuditRange,
   recordAudit,
 } from "./audit/audit-stream.ts";
+import type { ApiKeyDescription } from "./auth/api-key.ts";
+import { Authentication } from "./auth/authentication.ts";
+import type { Authenticator } from "./auth/authenticator.ts";
+import {
+  type IssuerConfig,
+  type NodeIssuerConfig,
+  parseNodeIssuer,
+  type RegisteredIssuer,
+} from "./auth/issuer.ts";
+import { keyFetcher } from "./auth/jwks-fetch.ts";
 import {
   type BackupOptions,
   type BackupPlace,
@@ -137,12 +149,14 @@ export class Kimberlite implements AsyncDisposable {
   readonly #node: NodeState;
   readonly #erasures: Erasures;
   readonly #held: HeldKeys;
+  readonly #access: Access;
   #closed: Promise<void> | undefined;
 
   private constructor(node: NodeState) {
     this.#node = node;
     this.#erasures = new Erasures(node);
     this.#held = new HeldKeys(node, node.keyCacheMs);
+    this.#access = new Access(node);
   }
 
   /**
@@ -332,6 +346,102 @@ export class Kimberlite implements AsyncDisposable {
    */
   async restoreTenant(options: RestoreTenantOptions): Promise<TenantEntry> {
     return restoreTenant(this.#open(), options);
+  }
+
+  /**
+   * Makes an API key of the tenant. The token is in the result alone: what is stored is its SHA-256.
+   *
+   * @throws `tenant_not_found`, `quota_exceeded` for more than 1,000 that stand, `not_authorized` for an enrolment that was
+   * used, `invalid_argument`
+   */
+  async createApiKey(id: TenantId, request: ApiKeyRequest): Promise<NewApiKey> {
+    this.#open();
+    return this.#access.createKey(TenantId(id), request);
+  }
+
+  /** The tenant's keys, oldest first, ended ones too; never a secret. */
+  async listApiKeys(id: TenantId): Promise<ApiKeyDescription[]> {
+    this.#open();
+    return this.#access.listKeys(TenantId(id));
+  }
+
+  /** Ends a key, also for connections that it opened. Idempotent. @throws `credential_not_found` */
+  async revokeApiKey(id: TenantId, key: string, options: GovernanceOptions = {}): Promise<ApiKeyDescription> {
+    this.#open();
+    return this.#access.revokeKey(TenantId(id), key, options);
+  }
+
+  /**
+   * Makes an enrolment: for a tenant that has neither data nor a credential, a key that makes its first key, once, and does
+   * nothing else. So an operator hands a tenant over and keeps no way in. One made before ends. Valid for 7 days unless
+   * given.
+   *
+   * @throws `not_authorized` for a tenant that has anything
+   */
+  async enrolTenant(id: TenantId, request: KeyRequest = {}): Promise<NewApiKey> {
+    this.#open();
+    return this.#access.enrol(TenantId(id), request);
+  }
+
+  /** Makes an API key of the node's operators, which reads no tenant's data. */
+  async createOperatorKey(request: KeyRequest = {}): Promise<NewApiKey> {
+    this.#open();
+    return this.#access.createOperatorKey(request);
+  }
+
+  async listOperatorKeys(): Promise<ApiKeyDescription[]> {
+    this.#open();
+    return this.#access.listKeys(undefined);
+  }
+
+  /** @throws `credential_not_found` */
+  async revokeOperatorKey(key: string, options: GovernanceOptions = {}): Promise<ApiKeyDescription> {
+    this.#open();
+    return this.#access.revokeKey(undefined, key, options);
+  }
+
+  /**
+   * Registers an issuer of JWTs: its tokens are of this tenant and no other. One of the same `issuer` is replaced.
+   *
+   * @throws `quota_exceeded` for more than 16, `invalid_argument`
+   */
+  async registerIssuer(
+    id: TenantId,
+    issuer: IssuerConfig,
+    options: GovernanceOptions = {},
+  ): Promise<RegisteredIssuer> {
+    this.#open();
+    return this.#access.registerIssuer(TenantId(id), issuer, options);
+  }
+
+  async listIssuers(id: TenantId): Promise<RegisteredIssuer[]> {
+    this.#open();
+    return this.#access.listIssuers(TenantId(id));
+  }
+
+  /** Ends what its tokens opened, too. @throws `credential_not_found` */
+  async removeIssuer(id: TenantId, issuer: string, options: GovernanceOptions = {}): Promise<void> {
+    this.#open();
+    await this.#access.removeIssuer(TenantId(id), issuer, options);
+  }
+
+  /**
+   * What turns credentials into principals, for a server; see `docs/authentication.md`.
+   *
+   * @param options `issuers` of the node's own, and certificates (PEM) that are trusted where their keys are fetched.
+   * @throws `invalid_argument`
+   */
+  authenticator(
+    options: { readonly issuers?: readonly NodeIssuerConfig[]; readonly ca?: string } = {},
+  ): Authenticator {
+    const { clock, jwksPolicy } = this.#open();
+    const { issuers = [], ca } = parseOptions(options);
+    return new Authentication({
+      credentials: this.#access,
+      nodeIssuers: issuers.map((issuer) => parseNodeIssuer(issuer, jwksPolicy)),
+      fetchKeys: keyFetcher(jwksPolicy, ca),
+      clock,
+    });
   }
 
   /** The tenant's audit stream, in order: what was done to it, by whom and why. */
@@ -732,6 +842,7 @@ export class Kimberlite implements AsyncDisposable {
   async #closeParts(): Promise<void> {
     try {
       await this.#held.close();
+      await this.#access.close();
     } finally {
       await this.#node.close();
     }

@@ -3,6 +3,8 @@
  * then takes the directory, recovers the journal, and opens the system tenant with the catalogue.
  */
 import { dirname, join, resolve } from "node:path";
+import type { JwksPolicy } from "./auth/jwks-uri.ts";
+import { CredentialStore } from "./directory/credential-store.ts";
 import {
   type Installation,
   lockDirectory,
@@ -47,6 +49,7 @@ const RECORD_TIME_US = 3_600_000_000n;
 export class NodeState {
   readonly installation: Installation;
   readonly directory: Directory;
+  readonly credentials: CredentialStore;
   readonly tenants: OpenTenants;
   readonly limits: StatementLimits;
   readonly clock: TrustedClock;
@@ -58,6 +61,7 @@ export class NodeState {
   readonly sweep: SettleSweep;
   readonly masters: MasterKeyRing;
   readonly keyCacheMs: number;
+  readonly jwksPolicy: JwksPolicy;
   readonly randomness: Randomness;
   readonly #options: OpenOptions;
   readonly #unlock: () => void;
@@ -78,6 +82,7 @@ export class NodeState {
     readonly sweep: SettleSweep;
     readonly system: SystemTenant;
     readonly directory: Directory;
+    readonly credentials: CredentialStore;
     readonly unlock: () => void;
   }) {
     const { base } = parts;
@@ -91,12 +96,14 @@ export class NodeState {
     this.sweep = parts.sweep;
     this.#system = parts.system;
     this.directory = parts.directory;
+    this.credentials = parts.credentials;
     this.limits = base.limits;
     this.clock = base.clock;
     this.disk = base.disk;
     this.root = base.root;
     this.masters = base.masters;
     this.keyCacheMs = base.keyCacheMs;
+    this.jwksPolicy = base.jwksPolicy;
     this.tenants = new OpenTenants(
       (tenant) => this.#openTenant(tenant),
       base.options.maxOpenTenants ?? DEFAULT_MAX_OPEN,
@@ -144,6 +151,7 @@ export class NodeState {
     );
     try {
       const directory = await Directory.load(() => system.healthy(), base.clock);
+      const credentials = await CredentialStore.load(() => system.healthy());
       await beginTime(directory, base.clock);
       if (present === undefined) await writeInstallation(disk, root, installation);
       return new NodeState({
@@ -155,6 +163,7 @@ export class NodeState {
         sweep,
         system,
         directory,
+        credentials,
         unlock,
       });
     } catch (error) {
@@ -190,6 +199,7 @@ export class NodeState {
     this.#toRebuild.delete(tenant);
     this.masters.forget(tenant);
     for (const keys of this.#lent.get(tenant) ?? []) keys.close();
+    this.credentials.forget(tenant);
   }
 
   gate(tenant: TenantId, quota: TenantQuota): QuotaGate {

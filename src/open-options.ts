@@ -1,4 +1,5 @@
 /** What `Kimberlite.open` takes, checked before anything of it is used: right, or `invalid_argument`. */
+import { type JwksPolicy, STRICT_JWKS_POLICY } from "./auth/jwks-uri.ts";
 import { kimberliteError } from "./errors.ts";
 import { type Clock, systemClock } from "./host/clock.ts";
 import { type Disk, systemDisk } from "./host/disk.ts";
@@ -45,6 +46,8 @@ export interface OpenOptions {
   readonly keyCacheTime?: Duration;
   /** Opens the master keys that tenants hold; by its scheme, as the function `openMasterKey` does, unless given. */
   readonly openMasterKey?: OpenMasterKey;
+  /** Where the keys of issuers that tenants register may be: https at public addresses alone, unless given. */
+  readonly jwks?: Partial<JwksPolicy>;
   readonly clock?: Clock;
   readonly disk?: Disk;
   readonly randomness?: Randomness;
@@ -104,11 +107,20 @@ function requirePort(name: string, port: unknown, methods: readonly string[]): v
   throw kimberliteError("invalid_argument", `${name} is an object with ${methods.join(", ")}`);
 }
 
+/** @throws `invalid_argument` */
+function parsePolicy(policy: Partial<JwksPolicy> | undefined): JwksPolicy {
+  const parsed = { ...STRICT_JWKS_POLICY, ...parseOptions(policy) };
+  const { allowLoopbackHttp, allowPrivateAddresses } = parsed;
+  if (typeof allowLoopbackHttp === "boolean" && typeof allowPrivateAddresses === "boolean") return parsed;
+  throw kimberliteError("invalid_argument", "what jwks allows is true or false");
+}
+
 /** What a node is made from. */
 export interface Base {
   readonly options: OpenOptions;
   readonly masters: MasterKeyRing;
   readonly keyCacheMs: number;
+  readonly jwksPolicy: JwksPolicy;
   readonly root: string;
   readonly limits: StatementLimits;
   readonly clock: TrustedClock;
@@ -145,6 +157,7 @@ export function parseOpenOptions(options: OpenOptions): Base {
   return {
     options,
     keyCacheMs,
+    jwksPolicy: parsePolicy(options.jwks),
     masters: new MasterKeyRing(options.masterKey, {
       others: options.otherMasterKeys,
       openMasterKey: options.openMasterKey ?? openMasterKey,

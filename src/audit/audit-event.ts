@@ -31,6 +31,13 @@ export type AuditAction =
   | "key.move"
   | "key.freeze"
   | "key.thaw"
+  | "token.create"
+  | "token.revoke"
+  | "token.enrol"
+  | "issuer.register"
+  | "issuer.remove"
+  | "auth.fail"
+  | "auth.refuse"
   | "clock.gap";
 
 /** `began`: it is about to take effect; `done`: it has; `refused` and `failed` say why in `code`. */

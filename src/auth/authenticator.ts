@@ -6,7 +6,7 @@
  */
 import type { Principal } from "./principal.ts";
 
-/** Where a request came from; for lock-out and audit. */
+/** Where a request came from; for back-off and audit. */
 export interface RequestOrigin {
   /** Address of the peer, or what a trusted proxy says it is. */
   readonly remoteAddress: string;
@@ -19,7 +19,7 @@ export interface Authenticator {
    *
    * The message of a refusal is the same for every reason, so that it tells a guesser nothing.
    *
-   * @throws `unauthenticated`; `rate_limited` with `retryAfterMs` after too many failures; `issuer_unreachable`,
+   * @throws `unauthenticated`; `rate_limited` with `retryAfterMs` in its place after many failures; `issuer_unreachable`,
    * retryable, if the keys of a token's issuer cannot be had for now
    */
   authenticate(bearer: string | undefined, origin: RequestOrigin): Promise<Principal>;
@@ -31,4 +31,7 @@ export interface Authenticator {
    * @throws `unauthenticated`
    */
   recheck(principal: Principal): void;
+
+  /** Notes that the principal was refused something, for the audit stream of its own tenant: counted, then recorded. */
+  noteRefusal(principal: Principal, action: string, origin: RequestOrigin): void;
 }

@@ -3,20 +3,10 @@
  *
  * SIGTERM and SIGINT end it in order; a second one ends it at once. What was acknowledged is durable either way.
  */
-import type { Authenticator } from "../auth/authenticator.ts";
-import { kimberliteError } from "../errors.ts";
 import { Server } from "../server/server.ts";
 import type { GlobalOptions } from "./arguments.ts";
 import { installationPaths, openInstallation } from "./installation.ts";
 import { toJson } from "./render.ts";
-
-/** Lets nobody in: an installation without keys or issuers has no one to let in. */
-const nobody: Authenticator = {
-  authenticate: async () => Promise.reject(refused()),
-  recheck: () => {
-    throw refused();
-  },
-};
 
 interface ServeFlags extends GlobalOptions {
   readonly host?: string;
@@ -28,7 +18,7 @@ export async function serve(options: ServeFlags): Promise<undefined> {
   const db = await openInstallation(installationPaths(options.dir));
   try {
     const settings = { ...(host === undefined ? {} : { host }), ...(port === undefined ? {} : { port }) };
-    await using server = await Server.start({ db, authenticator: nobody, settings });
+    await using server = await Server.start({ db, authenticator: db.authenticator(), settings });
     const { url } = server.address;
     const webSocketUrl = url.replace(/^http/, "ws");
     console.log(
@@ -38,10 +28,6 @@ export async function serve(options: ServeFlags): Promise<undefined> {
   } finally {
     await db.close();
   }
-}
-
-function refused(): Error {
-  return kimberliteError("unauthenticated", "the credential is not valid");
 }
 
 /** Resolves at the first signal to end; the one after it has its usual effect. */

@@ -59,13 +59,21 @@ const TABLES: Readonly<Record<string, string>> = {
   refused_erasures: `CREATE TABLE refused_erasures (
   tenant INTEGER NOT NULL, refused_at_us INTEGER NOT NULL, actor TEXT NOT NULL, reason TEXT NOT NULL,
   code TEXT NOT NULL) STRICT`,
+  api_keys: `CREATE TABLE api_keys (
+  id TEXT PRIMARY KEY, tenant INTEGER NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, hash BLOB NOT NULL,
+  grant_id TEXT, enrolment INTEGER NOT NULL, created_at_us INTEGER NOT NULL, created_by TEXT NOT NULL,
+  expires_at_us INTEGER, revoked_at_us INTEGER) STRICT`,
+  api_key_uses: `CREATE TABLE api_key_uses (id TEXT PRIMARY KEY, last_used_at_us INTEGER NOT NULL) STRICT`,
+  issuers: `CREATE TABLE issuers (
+  tenant INTEGER NOT NULL, issuer TEXT NOT NULL, config TEXT NOT NULL, created_at_us INTEGER NOT NULL,
+  created_by TEXT NOT NULL, PRIMARY KEY (tenant, issuer)) STRICT`,
   trusted_time: `CREATE TABLE trusted_time (
   id INTEGER PRIMARY KEY CHECK (id = 1), trusted_us INTEGER NOT NULL, wall_us INTEGER NOT NULL) STRICT`,
 };
 
 const ACTOR = { actor: "system", unmetered: true };
 
-type SqlRow = Record<string, number | bigint | string | null>;
+export type SqlRow = Record<string, number | bigint | string | null>;
 
 /** Everything that the catalogue holds, read once at the start. */
 export interface LoadedCatalogue {
@@ -211,7 +219,11 @@ export function putTime(session: WriteSession, time: RecordedTime): void {
   });
 }
 
-async function select(engine: TenantEngine, sql: string, params: readonly bigint[] = []): Promise<SqlRow[]> {
+export async function select(
+  engine: TenantEngine,
+  sql: string,
+  params: readonly bigint[] = [],
+): Promise<SqlRow[]> {
   const reader = await engine.settledReader();
   return reader.query({ sql, params }).rows as unknown as SqlRow[];
 }
@@ -261,19 +273,19 @@ function parseRefused(row: SqlRow): RefusedErasure {
   };
 }
 
-function text(row: SqlRow, column: string): string {
+export function text(row: SqlRow, column: string): string {
   const value = row[column];
   if (typeof value === "string") return value;
   throw damaged();
 }
 
-function integer(row: SqlRow, column: string): bigint {
+export function integer(row: SqlRow, column: string): bigint {
   const value = row[column];
   if (typeof value === "bigint" || Number.isSafeInteger(value)) return BigInt(value as bigint | number);
   throw damaged();
 }
 
-function damaged(cause?: unknown): Error {
+export function damaged(cause?: unknown): Error {
   const message = "the catalogue holds a row that is not what it should be";
   return kimberliteError("catalog_damaged", message, cause === undefined ? {} : { cause });
 }

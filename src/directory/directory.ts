@@ -35,6 +35,7 @@ import {
   requireNoErasure,
   updateEntry,
 } from "./catalogue.ts";
+import { deleteCredentials } from "./credential-store.ts";
 import { EntryChanges } from "./entry-changes.ts";
 
 /** What is left to say of a tenant that is known from its tombstone alone. */
@@ -272,6 +273,7 @@ export class Directory {
     };
     await this.#write((session) => {
       if (present === undefined) insertEntry(session, entry);
+      deleteCredentials(session, id);
       for (const hold of present?.legalHolds ?? []) deleteHold(session, id, hold.name);
       insertErasure(session, row);
       putCertificate(session, id, certificate);

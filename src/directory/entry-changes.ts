@@ -19,6 +19,7 @@ import {
   requireNoHold,
   updateEntry,
 } from "./catalogue.ts";
+import { deleteCredentials } from "./credential-store.ts";
 
 /** What may be changed of an entry. */
 export type EntryChange = Partial<Pick<DirectoryEntry, "quota" | "state" | "retentionMs" | "retentionMode">>;
@@ -88,6 +89,7 @@ export class EntryChanges {
     const erasing = { ...entry(), state: "erasing" as const };
     await write((session) => {
       requireNoHold(session, id);
+      deleteCredentials(session, id);
       insertErasure(session, row);
       deleteRefused(session, id);
       updateEntry(session, erasing, ["state"]);

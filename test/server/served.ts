@@ -55,6 +55,7 @@ export async function startServed(
 export const tokensThatSay: Authenticator = {
   authenticate: async (bearer) => principalOf(bearer),
   recheck: () => undefined,
+  noteRefusal: () => undefined,
 };
 
 function principalOf(bearer: string | undefined): Principal {
