@@ -21,7 +21,7 @@ const AWS: Readonly<Record<string, string>> = {
 
 it("docs/multitenancy.md runs and gives what it says", () => {
   const program = typescriptProgram(readCheckoutFile("docs/multitenancy.md"));
-  expect(run(program)).toMatch(/^0n event\ntrue \d+n\n6 checks\n$/);
+  expect(run(program)).toMatch(/^0n event\ntrue \d+n\nretention.set done\n7 checks\n$/);
 });
 
 it("a wrong comment is found", () => {
@@ -79,6 +79,13 @@ describe.concurrent("as written", () => {
   it.each(["erasure", "portability", "retention"])("docs/%s.md", { timeout: PAGE_LIMIT_MS }, (name) =>
     runsAsWritten(`docs/${name}.md`),
   );
+
+  it("README.md, from the first command of an installation on", { timeout: PAGE_LIMIT_MS }, async () => {
+    const page = readCheckoutFile("README.md");
+    const { code, output } = await runPage(page.slice(page.indexOf("```sh\nkimberlite init")));
+    if (code !== 0) throw new Error(`README.md ended with ${code}:\n${output}`);
+    expect(output).toContain("Alice Jones");
+  });
 
   it("docs/backup.md, on an emulator of S3", { timeout: PAGE_LIMIT_MS }, async () => {
     await using s3 = await S3Emulator.start();
