@@ -79,6 +79,7 @@ export type ErrorCode =
   | "legal_hold"
   | "retention_locked"
   | "offset_trimmed"
+  | "subject_not_found"
   | "subject_erased"
   | "certificate_invalid"
   | "drill_failed"
@@ -259,6 +260,12 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
     410,
     5,
     "The records before `detail.firstOffset` were trimmed; their proofs remain.",
+  ),
+  subject_not_found: row(
+    "reject",
+    404,
+    5,
+    "No row of a declared table was ever of that subject, or it was erased: nothing of it is known.",
   ),
   subject_erased: row(
     "reject",

@@ -34,6 +34,10 @@ export {
   type RemovedPart,
   verifyErasureCertificate,
 } from "./erasure/certificate.ts";
+export {
+  type SubjectErasureCertificate,
+  verifySubjectCertificate,
+} from "./erasure/subject-certificate.ts";
 export type { EraseOptions } from "./erasure.ts";
 export {
   ERROR_CODES,
@@ -98,7 +102,14 @@ export type { ReencryptOptions, ReencryptProgress, ReencryptReport } from "./ree
 export { type RestoreOptions, type RestoreReport, restoreNode } from "./restore.ts";
 export type { AppendOptions, AppendResult } from "./stream/append.ts";
 export type { EventValue } from "./stream/event.ts";
-export type { ReadRange, RowChangeItem, StreamEvent, StreamItem } from "./stream/stream-reader.ts";
+export type {
+  ErasedRowItem,
+  ReadRange,
+  RowChangeItem,
+  StreamEvent,
+  StreamItem,
+} from "./stream/stream-reader.ts";
+export type { DeclaredSubject, EraseSubjectOptions, SubjectDeclaration } from "./subjects.ts";
 export { Duration } from "./tenant/duration.ts";
 export { Region } from "./tenant/region.ts";
 export type {

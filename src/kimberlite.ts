@@ -49,6 +49,7 @@ import {
 } from "./backup.ts";
 import type { RefusedErasure } from "./directory/catalogue.ts";
 import type { ErasureCertificate } from "./erasure/certificate.ts";
+import type { SubjectErasureCertificate } from "./erasure/subject-certificate.ts";
 import { type EraseOptions, Erasures } from "./erasure.ts";
 import { kimberliteError } from "./errors.ts";
 import { HeldKeys, moveTenantKey } from "./held-keys.ts";
@@ -122,6 +123,15 @@ import {
   parseSignal,
   parseTimeLimit,
 } from "./tenant/call-options.ts";
+import {
+  type DeclaredSubject,
+  declarationsOf,
+  declareSubject,
+  type EraseSubjectOptions,
+  type SubjectDeclaration,
+  SubjectErasures,
+  subjectCertificatesOf,
+} from "./subjects.ts";
 import type { Duration } from "./tenant/duration.ts";
 import {
   type LegalHold,
@@ -148,6 +158,7 @@ const MAX_PAGE = 10_000;
 export class Kimberlite implements AsyncDisposable {
   readonly #node: NodeState;
   readonly #erasures: Erasures;
+  readonly #subjects: SubjectErasures;
   readonly #held: HeldKeys;
   readonly #access: Access;
   #closed: Promise<void> | undefined;
@@ -155,6 +166,7 @@ export class Kimberlite implements AsyncDisposable {
   private constructor(node: NodeState) {
     this.#node = node;
     this.#erasures = new Erasures(node);
+    this.#subjects = new SubjectErasures(node);
     this.#held = new HeldKeys(node, node.keyCacheMs);
     this.#access = new Access(node);
   }
@@ -173,6 +185,7 @@ export class Kimberlite implements AsyncDisposable {
     const db = new Kimberlite(await NodeState.open(options));
     try {
       await db.#erasures.resume();
+      await db.#subjects.resume();
       await adoptRestore(db.#node);
       return db;
     } catch (error) {
@@ -285,6 +298,54 @@ export class Kimberlite implements AsyncDisposable {
   async erasureCertificate(id: TenantId): Promise<ErasureCertificate> {
     this.#open();
     return this.#erasures.certificate(TenantId(id));
+  }
+
+  /**
+   * Declares the column of a table that says whose a row is, so that each person can be erased alone (`docs/subjects.md`).
+   * The table has no rows yet; those that come are sealed in the log under a key of their subject. One column a table; the
+   * same again changes nothing. The column keeps its name from then on.
+   *
+   * @throws `stream_not_found` for no such table, `unsupported_sql` for a virtual one, `constraint_violation` for one with
+   * rows, `invalid_argument`
+   */
+  async declareSubject(
+    id: TenantId,
+    declaration: SubjectDeclaration,
+    options?: GovernanceOptions,
+  ): Promise<DeclaredSubject> {
+    const tenant = TenantId(id);
+    this.#held.requireThawed(tenant);
+    return declareSubject(this.#open(), tenant, declaration, options);
+  }
+
+  /** The tables whose subjects are declared. */
+  async subjects(id: TenantId): Promise<readonly DeclaredSubject[]> {
+    return this.#inspect(id, declarationsOf);
+  }
+
+  /**
+   * Erases one person: the rows of declared tables whose column has that value are deleted, as SQL deletes them, and the
+   * key is destroyed that their whole history in the log is sealed under. Nobody reads it again, at no moment, in no backup
+   * of data; offsets, proofs and everybody else's rows stay as they are. Interrupted, it is finished at the next start.
+   *
+   * Cost: the projection is built anew from the log, beside, while the tenant is served.
+   * @throws `subject_not_found` for one that has no rows, or was erased; `legal_hold`, `retention_not_over`,
+   * `retention_locked`; `constraint_violation` for rows that others refer to; `disk_full`, `disk_failed`, `invalid_argument`
+   */
+  async eraseSubject(
+    id: TenantId,
+    subject: SqlInput,
+    options: EraseSubjectOptions,
+  ): Promise<SubjectErasureCertificate> {
+    const tenant = TenantId(id);
+    this.#held.requireThawed(tenant);
+    this.#open();
+    return this.#subjects.erase(tenant, subject, options);
+  }
+
+  /** The certificates of the tenant's subjects that were erased, oldest first. */
+  async subjectCertificates(id: TenantId): Promise<readonly SubjectErasureCertificate[]> {
+    return this.#inspect(id, subjectCertificatesOf);
   }
 
   /**

@@ -319,13 +319,14 @@ function sealAnew(
   block: Block,
   { keys, version }: { readonly keys: TenantKeys; readonly version: number },
 ): void {
-  const { dekVersion, epoch, timeUs } = block.header;
+  const { dekVersion, epoch, timeUs, withSubjects } = block.header;
   const salted = openSaltedRecords(block, keys.logKey(dekVersion));
   builder.add({
     records: salted.map(({ record }) => record),
     salts: salted.map(({ salt }) => salt),
     timeUs,
     epoch,
+    withSubjects,
     key: keys.logKey(version),
     dekVersion: version,
   });

@@ -15,11 +15,13 @@ import {
   type KeyContext,
   type MasterKeyProvider,
 } from "./master-key.ts";
-import type { StoredDek, StoredKek, StoredKeys, StoredSigningKey } from "./stored-keys.ts";
+import type { StoredDek, StoredKek, StoredKeys, StoredSigningKey, StoredSubjectRoot } from "./stored-keys.ts";
 import { unwrapKey, wrapKey } from "./wrapping.ts";
 
 /** There is one signing key, and it is not versioned: its public half is known outside. */
 const SIGNING_KEY_VERSION = 1;
+/** Nor is the subject root: what is under it is destroyed one by one. */
+const SUBJECT_ROOT_VERSION = 1;
 
 /** A key in the clear, with what is recorded beside it. */
 export interface PlainKey {
@@ -104,6 +106,23 @@ export function unwrapSigningSeed(tenant: TenantId, kek: Buffer, stored: StoredS
   });
 }
 
+/** Wraps the root of the keys of subjects under the KEK. */
+export function wrapSubjectRoot(use: KekUse, root: Buffer, createdAtUs: bigint): StoredSubjectRoot {
+  const binding = encodeKeyLabel("subject-root", use.tenant, SUBJECT_ROOT_VERSION);
+  const wrapped = wrapKey({ key: root, wrappingKey: use.kek, binding, randomness: use.randomness });
+  return { wrapped, createdAtUs };
+}
+
+/** @throws `keys_damaged`. */
+export function unwrapSubjectRoot(tenant: TenantId, kek: Buffer, stored: StoredSubjectRoot): Buffer {
+  const binding = encodeKeyLabel("subject-root", tenant, SUBJECT_ROOT_VERSION);
+  const root = unwrapKey({ wrapped: stored.wrapped, wrappingKey: kek, binding });
+  if (root !== undefined) return root;
+  throw kimberliteError("keys_damaged", "the wrapped subject root does not open under the tenant's KEK", {
+    detail: { tenant },
+  });
+}
+
 /**
  * The entry with everything below the KEK moved from one KEK to another; each unwrapped key is zeroed at once.
  *
@@ -114,11 +133,26 @@ export function moveToKek(stored: StoredKeys, from: Buffer, to: KekUse, kek: Sto
   const deks = stored.deks.map((dek) =>
     using(unwrapDek(tenant, from, dek), (key) => wrapDek(to, { ...dek, key })),
   );
-  const { signingKey } = stored;
-  const moved = { kek, deks, projectionDek: stored.projectionDek };
-  if (signingKey === undefined) return moved;
-  const seed = unwrapSigningSeed(tenant, from, signingKey);
-  return { ...moved, signingKey: using(seed, (key) => wrapSigningSeed(to, key, signingKey.createdAtUs)) };
+  const { signingKey, subjectRoot } = stored;
+  return {
+    kek,
+    deks,
+    projectionDek: stored.projectionDek,
+    ...(signingKey === undefined
+      ? {}
+      : {
+          signingKey: using(unwrapSigningSeed(tenant, from, signingKey), (seed) =>
+            wrapSigningSeed(to, seed, signingKey.createdAtUs),
+          ),
+        }),
+    ...(subjectRoot === undefined
+      ? {}
+      : {
+          subjectRoot: using(unwrapSubjectRoot(tenant, from, subjectRoot), (root) =>
+            wrapSubjectRoot(to, root, subjectRoot.createdAtUs),
+          ),
+        }),
+  };
 }
 
 /** The version after `version`; versions are not used twice. */

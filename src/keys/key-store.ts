@@ -16,10 +16,11 @@ import type { Disk } from "../host/disk.ts";
 import { SYSTEM_TENANT, TenantId } from "../tenant/tenant-id.ts";
 import { Serial } from "./serial.ts";
 import { encodeStoredKeys, parseStoredKeys, type StoredKeys } from "./stored-keys.ts";
+import { createSubjectFile, EMPTY_SUBJECTS_BYTES, SubjectKeys, type SubjectKeysOptions } from "./subject-keys.ts";
 import { nameTenant, namingTenant } from "./tenant-error.ts";
 
 const ENTRY_PATTERN = /^(0|[1-9][0-9]{0,18})\.keys$/;
-const LEFTOVER_PATTERN = /^([0-9]+\.keys)\.(new|old)$/;
+const LEFTOVER_PATTERN = /^([0-9]+\.(?:keys|subjects))\.(new|old)$/;
 
 /** The wrapped keys of all tenants in one folder. */
 export class KeyStore {
@@ -99,9 +100,28 @@ export class KeyStore {
    */
   destroy(tenant: TenantId): Promise<void> {
     return this.#serially(tenant, async () => {
-      await this.#disk.clearReplaced(this.#path(tenant));
-      await this.#disk.destroyFile(this.#path(tenant));
+      for (const path of [this.#path(tenant), this.#subjectsPath(tenant)]) {
+        await this.#disk.clearReplaced(path);
+        await this.#disk.destroyFile(path);
+      }
     });
+  }
+
+  /** Makes the file of the keys of a tenant's subjects, in the place of an empty one. @throws `keys_damaged` */
+  createSubjects(tenant: TenantId, slots?: Uint8Array): Promise<void> {
+    const place = { disk: this.#disk, path: this.#subjectsPath(tenant), tenant };
+    return this.#serially(tenant, () => {
+      if ((this.#disk.readFile(place.path)?.length ?? 0) > EMPTY_SUBJECTS_BYTES) {
+        const why = "keys of subjects are there that the tenant's entry does not know of";
+        throw kimberliteError("keys_damaged", why, { detail: { tenant } });
+      }
+      return createSubjectFile(place, slots);
+    });
+  }
+
+  /** @throws `keys_missing`, `keys_damaged`, `format_too_new`, `disk_failed` */
+  openSubjects(options: Omit<SubjectKeysOptions, "disk" | "path">): SubjectKeys {
+    return new SubjectKeys({ ...options, disk: this.#disk, path: this.#subjectsPath(options.tenant) });
   }
 
   /** Every tenant that has an entry, damaged or not, ascending; the system tenant's is among them. */
@@ -125,6 +145,10 @@ export class KeyStore {
       .finally(() => {
         if (changes.idle) this.#changes.delete(tenant);
       });
+  }
+
+  #subjectsPath(tenant: TenantId): string {
+    return join(this.#folder, `${tenant}.subjects`);
   }
 
   #path(tenant: TenantId): string {

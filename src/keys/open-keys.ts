@@ -7,7 +7,7 @@
 import { createPublicKey, createSecretKey, type KeyObject } from "node:crypto";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import { deriveSubkey } from "./derive.ts";
-import { unwrapDek, unwrapSigningSeed } from "./hierarchy.ts";
+import { unwrapDek, unwrapSigningSeed, unwrapSubjectRoot } from "./hierarchy.ts";
 import { signingKeyOfSeed } from "./signing-key.ts";
 import type { StoredKeys } from "./stored-keys.ts";
 
@@ -25,6 +25,7 @@ export class OpenKeys {
   readonly #projectionKeys = new Map<number, Buffer>();
   #kek: Buffer;
   #signing: SigningPair | undefined;
+  #subjectRoot: Buffer | undefined;
 
   private constructor(tenant: TenantId, kek: Buffer) {
     this.#tenant = tenant;
@@ -42,6 +43,8 @@ export class OpenKeys {
       for (const dek of stored.deks) keys.addDek(dek.version, unwrapDek(tenant, kek, dek));
       if (stored.signingKey !== undefined)
         keys.#openSigning(unwrapSigningSeed(tenant, kek, stored.signingKey));
+      if (stored.subjectRoot !== undefined)
+        keys.setSubjectRoot(unwrapSubjectRoot(tenant, kek, stored.subjectRoot));
     } catch (error) {
       keys.zero();
       throw error;
@@ -55,6 +58,16 @@ export class OpenKeys {
 
   get signing(): SigningPair | undefined {
     return this.#signing;
+  }
+
+  /** What the keys of subjects are wrapped under; undefined for a tenant without declared subjects. */
+  get subjectRoot(): Buffer | undefined {
+    return this.#subjectRoot;
+  }
+
+  /** Takes over a subject root. */
+  setSubjectRoot(root: Buffer): void {
+    this.#subjectRoot = root;
   }
 
   /** Takes over a DEK. */
@@ -106,6 +119,8 @@ export class OpenKeys {
   /** Zeroes every Buffer and drops every KeyObject. */
   zero(): void {
     this.#kek.fill(0);
+    this.#subjectRoot?.fill(0);
+    this.#subjectRoot = undefined;
     for (const key of this.#deks.values()) key.fill(0);
     for (const key of this.#projectionKeys.values()) key.fill(0);
     this.#deks.clear();

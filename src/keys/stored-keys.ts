@@ -39,6 +39,9 @@ export interface StoredSigningKey {
   readonly createdAtUs: bigint;
 }
 
+/** The tenant's subject root under its KEK: what the keys of its subjects are wrapped under. */
+export type StoredSubjectRoot = StoredSigningKey;
+
 /** All of one tenant's wrapped keys. */
 export interface StoredKeys {
   readonly kek: StoredKek;
@@ -47,9 +50,13 @@ export interface StoredKeys {
   /** The DEK version that the projection is encrypted under; one of `deks`. */
   readonly projectionDek: number;
   readonly signingKey?: StoredSigningKey;
+  /** Present once the tenant has declared subjects. */
+  readonly subjectRoot?: StoredSubjectRoot;
 }
 
 const FORMAT_VERSION = 1;
+/** Of an entry with a subject root, which a reader that does not know it would lose. */
+const SUBJECTS_FORMAT_VERSION = 2;
 const HEADER_PATTERN = /^kimberlite-keys ([1-9][0-9]{0,8})(?: ([0-9a-f]{64}))?/;
 /** An envelope of a KMS or an HSM is longer than the key in it, but not without a limit. */
 const MAX_WRAPPED_KEK_BYTES = 16_384;
@@ -58,15 +65,17 @@ const MAX_MASTER_KEY_ID_LENGTH = 2_048;
 /** The bytes of an entry. */
 export function encodeStoredKeys(tenant: TenantId, stored: StoredKeys): Buffer {
   assert(isWhole(stored), "an entry of the key store is whole");
-  const { kek, deks, projectionDek, signingKey } = stored;
+  const { kek, deks, projectionDek, signingKey, subjectRoot } = stored;
   const body = JSON.stringify({
     tenant: tenant.toString(),
     kek: { version: kek.version, masterKeyId: kek.masterKeyId, ...encodeWrapped(kek) },
     deks: deks.map((dek) => ({ version: dek.version, ...encodeWrapped(dek) })),
     projectionDek,
     ...(signingKey === undefined ? {} : { signingKey: encodeWrapped(signingKey) }),
+    ...(subjectRoot === undefined ? {} : { subjectRoot: encodeWrapped(subjectRoot) }),
   });
-  return Buffer.from(`kimberlite-keys ${FORMAT_VERSION} ${checksum(Buffer.from(body))}\n${body}`);
+  const version = subjectRoot === undefined ? FORMAT_VERSION : SUBJECTS_FORMAT_VERSION;
+  return Buffer.from(`kimberlite-keys ${version} ${checksum(Buffer.from(body))}\n${body}`);
 }
 
 /**
@@ -81,6 +90,10 @@ export function parseStoredKeys(tenant: TenantId, bytes: Buffer): StoredKeys {
     throw refused("keys_damaged", tenant, "the tenant's entry in the key store belongs to another tenant");
   }
   const stored = parseFields(fields);
+  const version = stored?.subjectRoot === undefined ? FORMAT_VERSION : SUBJECTS_FORMAT_VERSION;
+  if (!bytes.toString("latin1", 0, 20).startsWith(`kimberlite-keys ${version} `)) {
+    throw refused("keys_damaged", tenant, "the tenant's entry in the key store is of another format than it says");
+  }
   if (stored === undefined || !isWhole(stored)) {
     throw refused("keys_damaged", tenant, "the tenant's entry in the key store is incomplete");
   }
@@ -90,12 +103,12 @@ export function parseStoredKeys(tenant: TenantId, bytes: Buffer): StoredKeys {
 function parseEnvelope(tenant: TenantId, bytes: Buffer): Buffer {
   const end = bytes.indexOf(0x0a);
   const header = HEADER_PATTERN.exec(bytes.toString("latin1", 0, Math.max(end, 0)));
-  if (header !== null && Number(header[1]) > FORMAT_VERSION) {
+  if (header !== null && Number(header[1]) > SUBJECTS_FORMAT_VERSION) {
     throw refused("format_too_new", tenant, `the tenant's keys are stored in format ${header[1]}`);
   }
   const body = bytes.subarray(end + 1);
   // The header has one spelling: what it does not say itself is covered by comparing all of it.
-  const expected = `kimberlite-keys ${FORMAT_VERSION} ${checksum(body)}`;
+  const expected = `kimberlite-keys ${header?.[1]} ${checksum(body)}`;
   if (header === null || bytes.toString("latin1", 0, end) !== expected) {
     throw refused("keys_damaged", tenant, "the tenant's entry in the key store is damaged");
   }
@@ -111,8 +124,15 @@ function parseFields(fields: Fields): StoredKeys | undefined {
   if (kek === undefined || !isKeyVersion(fields.projectionDek)) return undefined;
   if (!deks.every((dek) => dek !== undefined)) return undefined;
   if (fields.signingKey !== undefined && signingKey === undefined) return undefined;
-  const stored = { kek, deks, projectionDek: fields.projectionDek };
-  return signingKey === undefined ? stored : { ...stored, signingKey };
+  const subjectRoot = fields.subjectRoot === undefined ? undefined : parseWrapped(fields.subjectRoot);
+  if (fields.subjectRoot !== undefined && subjectRoot === undefined) return undefined;
+  return {
+    kek,
+    deks,
+    projectionDek: fields.projectionDek,
+    ...(signingKey === undefined ? {} : { signingKey }),
+    ...(subjectRoot === undefined ? {} : { subjectRoot }),
+  };
 }
 
 function parseKek(value: unknown): StoredKek | undefined {
@@ -142,7 +162,7 @@ function encodeWrapped(key: StoredSigningKey): { wrapped: string; createdAtUs: s
   };
 }
 
-function isWhole({ kek, deks, projectionDek, signingKey }: StoredKeys): boolean {
+function isWhole({ kek, deks, projectionDek, signingKey, subjectRoot }: StoredKeys): boolean {
   return (
     isKeyVersion(kek.version) &&
     within(kek.wrapped.length, MAX_WRAPPED_KEK_BYTES) &&
@@ -150,7 +170,8 @@ function isWhole({ kek, deks, projectionDek, signingKey }: StoredKeys): boolean 
     deks.every((dek, index) => isKeyVersion(dek.version) && dek.version > (deks[index - 1]?.version ?? 0)) &&
     deks.every((dek) => dek.wrapped.length === WRAPPED_BYTES) &&
     deks.some((dek) => dek.version === projectionDek) &&
-    (signingKey === undefined || signingKey.wrapped.length === WRAPPED_BYTES)
+    (signingKey === undefined || signingKey.wrapped.length === WRAPPED_BYTES) &&
+    (subjectRoot === undefined || subjectRoot.wrapped.length === WRAPPED_BYTES)
   );
 }
 

@@ -12,13 +12,22 @@ import type { KeyObject } from "node:crypto";
 import { assert, kimberliteError } from "../errors.ts";
 import { SYSTEM_TENANT } from "../tenant/tenant-id.ts";
 import { firstKeys, type TenantKeysOptions } from "./first-keys.ts";
-import { type KekUse, moveToKek, nextVersion, unwrapKek, wrapDek, wrapKek } from "./hierarchy.ts";
+import {
+  type KekUse,
+  moveToKek,
+  nextVersion,
+  unwrapKek,
+  wrapDek,
+  wrapKek,
+  wrapSubjectRoot,
+} from "./hierarchy.ts";
 import { reportKeys, type TenantKeyReport } from "./key-report.ts";
 import { requireAbsent, requireStored } from "./key-store.ts";
 import type { MasterKeyProvider } from "./master-key.ts";
 import { OpenKeys, type SigningPair } from "./open-keys.ts";
 import { Serial } from "./serial.ts";
 import { encodeStoredKeys, type StoredKeys } from "./stored-keys.ts";
+import type { SubjectKeys } from "./subject-keys.ts";
 import { namingTenant } from "./tenant-error.ts";
 import { freshKey } from "./wrapping.ts";
 
@@ -36,6 +45,7 @@ export class TenantKeys {
   #master: MasterKeyProvider;
   #stored: StoredKeys;
   #current: CurrentKey;
+  #subjects: SubjectKeys | undefined;
   #closed = false;
 
   private constructor(options: TenantKeysOptions, keys: OpenKeys, stored: StoredKeys) {
@@ -142,6 +152,60 @@ export class TenantKeys {
     return destroyed;
   }
 
+  /** True for a tenant that has declared subjects. Costs nothing. */
+  get hasSubjects(): boolean {
+    return this.#keys.subjectRoot !== undefined;
+  }
+
+  /**
+   * The keys of the tenant's subjects, read when they are first wanted.
+   *
+   * @throws `keys_missing` for a tenant without declared subjects or whose file is gone; `keys_damaged`, `disk_failed`
+   */
+  get subjects(): SubjectKeys {
+    this.#assertOpen();
+    this.#subjects ??= this.#openSubjects();
+    return this.#subjects;
+  }
+
+  /**
+   * Makes the root of the keys of subjects, where there is none, or takes over another tenant's with the slots under it.
+   *
+   * @throws `disk_full`, `disk_failed`: asked again it is finished
+   */
+  async makeSubjectRoot(copied?: { readonly root: Buffer; readonly slots: Uint8Array }): Promise<void> {
+    this.#assertOpen();
+    await this.#rotations.run(async () => {
+      if (this.hasSubjects) return;
+      const { tenant, store, randomness, clock } = this.#options;
+      const root = freshKey(randomness);
+      copied?.root.copy(root);
+      // Its file first: an entry that names a root has one.
+      await store.createSubjects(tenant, copied?.slots);
+      await this.#commit((present) => ({
+        ...present,
+        subjectRoot: wrapSubjectRoot(this.#use(this.#keys.kek), root, clock.wallTimeUs()),
+      }));
+      this.#keys.setSubjectRoot(root);
+    });
+  }
+
+  /** A copy of the subject root, which the caller zeroes. @throws `keys_missing` */
+  subjectRoot(): Buffer {
+    return Buffer.from(this.#keys.subjectRoot ?? this.#noSubjects());
+  }
+
+  #openSubjects(): SubjectKeys {
+    const { tenant, store, randomness, clock } = this.#options;
+    const root = this.#keys.subjectRoot ?? this.#noSubjects();
+    return store.openSubjects({ tenant, root, randomness, nowUs: () => clock.wallTimeUs() });
+  }
+
+  #noSubjects(): never {
+    const { tenant } = this.#options;
+    throw kimberliteError("keys_missing", "the tenant has no keys of subjects", { detail: { tenant } });
+  }
+
   /** The installation's Ed25519 private key. @throws `keys_missing` for a tenant that has none. */
   signingKey(): KeyObject {
     return this.#signingPair().privateKey;
@@ -205,6 +269,7 @@ export class TenantKeys {
    */
   close(): void {
     this.#closed = true;
+    this.#subjects?.close();
     this.#keys.zero();
   }
 

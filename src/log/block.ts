@@ -16,6 +16,8 @@ import type { TenantId } from "../tenant/tenant-id.ts";
 const BLOCK_FORMAT_VERSION = 1;
 /** Of a hollow block: one whose records were trimmed. */
 const HOLLOW_FORMAT_VERSION = 2;
+/** Of a block with records that are about subjects, which earlier readers do not know how to apply. */
+const SUBJECTS_FORMAT_VERSION = 3;
 /** DEK version of a block that nothing is sealed in. */
 const NO_DEK = 0;
 export const HASH_BYTES = 32;
@@ -46,6 +48,8 @@ export interface BlockHeader {
   readonly previousHash: Buffer;
   readonly nonce: Buffer;
   readonly sealedBytes: number;
+  /** True if records in it have rows that are sealed under subjects' keys, declarations or erasures of subjects. */
+  readonly withSubjects: boolean;
 }
 
 /** A block as it lies in a segment. Buffers are views of what was read. */
@@ -59,7 +63,8 @@ export interface Block {
   readonly totalBytes: number;
 }
 
-export interface SealRequest extends Omit<BlockHeader, "count" | "nonce" | "sealedBytes"> {
+export interface SealRequest extends Omit<BlockHeader, "count" | "nonce" | "sealedBytes" | "withSubjects"> {
+  readonly withSubjects?: boolean | undefined;
   readonly records: readonly Uint8Array[];
   readonly key: KeyObject;
   readonly randomness: Randomness;
@@ -87,7 +92,8 @@ export function sealBlock(request: SealRequest): { readonly bytes: Buffer; reado
   const plain = Buffer.allocUnsafe(plainBytes);
   layOutRecords(request, plain, bytes);
   const nonce = request.randomness.bytes(NONCE_BYTES);
-  writeHeader(bytes, request, { count, nonce, sealedBytes: plainBytes + TAG_BYTES });
+  const version = request.withSubjects === true ? SUBJECTS_FORMAT_VERSION : BLOCK_FORMAT_VERSION;
+  writeHeader(bytes, request, { count, nonce, version, sealedBytes: plainBytes + TAG_BYTES });
   const cipher = createCipheriv("aes-256-gcm", request.key, nonce, { authTagLength: TAG_BYTES });
   cipher.setAAD(bytes.subarray(0, headerBytes));
   cipher.update(plain).copy(bytes, headerBytes);
@@ -120,7 +126,7 @@ function layOutRecords(request: SealRequest, plain: Buffer, bytes: Buffer): void
 
 /** A block without its records, which were trimmed: the leaves stay, so that every proof does. */
 export function sealHollow(
-  request: Omit<BlockHeader, "count" | "nonce" | "sealedBytes" | "dekVersion"> & {
+  request: Omit<BlockHeader, "count" | "nonce" | "sealedBytes" | "dekVersion" | "withSubjects"> & {
     readonly leafHashes: readonly Buffer[];
   },
 ): { readonly bytes: Buffer; readonly hash: Buffer } {
@@ -141,16 +147,16 @@ export function isHollow(header: Pick<BlockHeader, "dekVersion">): boolean {
 
 function writeHeader(
   bytes: Buffer,
-  request: Omit<BlockHeader, "count" | "nonce" | "sealedBytes">,
+  request: Omit<BlockHeader, "count" | "nonce" | "sealedBytes" | "withSubjects">,
   rest: {
     readonly count: number;
     readonly nonce: Buffer;
     readonly sealedBytes: number;
-    readonly version?: number;
+    readonly version: number;
   },
 ): void {
   bytes.writeUInt32LE(MAGIC, 0);
-  bytes.writeUInt16LE(rest.version ?? BLOCK_FORMAT_VERSION, 4);
+  bytes.writeUInt16LE(rest.version, 4);
   bytes.writeUInt16LE(SUITE_AES_256_GCM_SHA_256, 6);
   bytes.writeBigUInt64LE(request.tenant, 8);
   bytes.writeBigUInt64LE(request.firstOffset, 16);
@@ -172,7 +178,7 @@ function writeHeader(
 export function parseHeader(bytes: Buffer): BlockHeader | undefined {
   if (bytes.length < BLOCK_FIXED_BYTES || bytes.readUInt32LE(0) !== MAGIC) return undefined;
   const version = bytes.readUInt16LE(4);
-  if (version > HOLLOW_FORMAT_VERSION) {
+  if (version > SUBJECTS_FORMAT_VERSION) {
     throw kimberliteError("format_too_new", `the log has blocks of format ${version}`, {
       detail: { version },
     });
@@ -193,6 +199,7 @@ export function parseHeader(bytes: Buffer): BlockHeader | undefined {
     previousHash: bytes.subarray(48, 80),
     nonce: bytes.subarray(80, 92),
     sealedBytes,
+    withSubjects: version === SUBJECTS_FORMAT_VERSION,
   };
 }
 

@@ -19,6 +19,7 @@ export interface BuiltBlock {
   readonly epoch: bigint;
   readonly key: KeyObject;
   readonly dekVersion: number;
+  readonly withSubjects?: boolean;
 }
 
 export interface LogBuilderOptions {

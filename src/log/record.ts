@@ -7,7 +7,7 @@
  * made and taken apart inside SQLite, and pass through here unread.
  */
 import { Encoder } from "cbor-x";
-import { kimberliteError } from "../errors.ts";
+import { assert, kimberliteError } from "../errors.ts";
 
 /** Identifies a row: its rowid, or for a WITHOUT ROWID table the image of its primary key. */
 export type RowKey = bigint | Uint8Array;
@@ -26,6 +26,27 @@ export type Change =
       readonly key: RowKey;
       readonly before: Uint8Array | null;
       readonly after: Uint8Array | null;
+      /** The person whose row it is, as `subjectOf` says it. Between threads alone: a record has it sealed. */
+      readonly subject?: Uint8Array;
+    }
+  /** A row change under the key of the subject whose row it is. */
+  | {
+      readonly kind: "sealed-row";
+      readonly stream: number;
+      /** Random name of the subject, 16 bytes. */
+      readonly subject: Uint8Array;
+      readonly sealed: Uint8Array;
+    }
+  /** What a sealed row is to a reader once its subject's key is destroyed. In no record. */
+  | { readonly kind: "erased-row"; readonly stream: number; readonly subject: Uint8Array }
+  /** From here on the rows of that table are sealed under the subject that the column names. */
+  | { readonly kind: "declare-subject"; readonly stream: number; readonly column: string }
+  /** The subject is erased; with its certificate once nothing of it is left. */
+  | {
+      readonly kind: "erase-subject";
+      readonly subject: Uint8Array;
+      readonly facts: string;
+      readonly certificate: string | null;
     }
   | { readonly kind: "sequence"; readonly table: string; readonly value: bigint | null }
   | { readonly kind: "create-stream"; readonly stream: number; readonly name: string }
@@ -77,8 +98,13 @@ export function decodeCbor(bytes: Uint8Array): unknown {
 /** Bytes of a record. Integers of 64 bits are encoded as CBOR integers, never as floats. */
 export function encodeRecord(record: LogRecord): Buffer {
   const map = headOf(record);
+  assert(!record.changes.some(isUnsealed), "rows of a subject are sealed before they are in a record");
   map["c"] = record.changes.map(changeToArray);
   return encodeCbor(map);
+}
+
+function isUnsealed(change: Change): boolean {
+  return change.kind === "row" && change.subject !== undefined;
 }
 
 function headOf(record: Omit<LogRecord, "changes">): Record<string, unknown> {
@@ -92,6 +118,18 @@ function headOf(record: Omit<LogRecord, "changes">): Record<string, unknown> {
 export function encodeChanges(changes: readonly Change[]): Buffer {
   return encodeCbor(changes.map(changeToArray));
 }
+
+/** @throws `log_damaged` for anything that `encodeChanges` cannot have made. */
+export function decodeChanges(bytes: Uint8Array): Change[] {
+  return toArray(decodeCbor(bytes)).map(arrayToChange);
+}
+
+/** True for a change that only a reader who knows of subjects can apply: its block says so. */
+export function isAboutSubjects(change: Change): boolean {
+  return change.kind === "row" ? change.subject !== undefined : SUBJECT_KINDS.has(change.kind);
+}
+
+const SUBJECT_KINDS: ReadonlySet<string> = new Set(["sealed-row", "declare-subject", "erase-subject"]);
 
 /** The same bytes as `encodeRecord` gives, from changes that are encoded already. */
 export function joinRecord(record: Omit<LogRecord, "changes">, changes: Uint8Array): Buffer {
@@ -117,7 +155,17 @@ export function decodeRecord(bytes: Uint8Array): LogRecord {
 function changeToArray(change: Change): unknown[] {
   switch (change.kind) {
     case "row":
-      return ["r", change.stream, change.key, change.before, change.after];
+      return change.subject === undefined
+        ? ["r", change.stream, change.key, change.before, change.after]
+        : ["r", change.stream, change.key, change.before, change.after, change.subject];
+    case "sealed-row":
+      return ["x", change.stream, change.subject, change.sealed];
+    case "declare-subject":
+      return ["p", change.stream, change.column];
+    case "erase-subject":
+      return ["y", change.subject, change.facts, change.certificate];
+    case "erased-row":
+      throw new Error("an erased row is in no record");
     case "ddl":
       return ["d", change.sql, change.bindings.map((binding) => [binding.stream, binding.name])];
     case "sequence":
@@ -131,7 +179,7 @@ function changeToArray(change: Change): unknown[] {
 
 function arrayToChange(item: unknown): Change {
   if (!Array.isArray(item)) throw malformed();
-  const [kind, first, second, third, fourth] = item as unknown[];
+  const [kind, first, second, third, fourth, fifth] = item as unknown[];
   switch (kind) {
     case "r":
       return {
@@ -140,6 +188,18 @@ function arrayToChange(item: unknown): Change {
         key: second instanceof Uint8Array ? second : toBigInt(second),
         before: optionalBytes(third),
         after: optionalBytes(fourth),
+        ...(fifth === undefined ? {} : { subject: toBytes(fifth) }),
+      };
+    case "x":
+      return { kind: "sealed-row", stream: toNumber(first), subject: toBytes(second), sealed: toBytes(third) };
+    case "p":
+      return { kind: "declare-subject", stream: toNumber(first), column: toText(second) };
+    case "y":
+      return {
+        kind: "erase-subject",
+        subject: toBytes(first),
+        facts: toText(second),
+        certificate: third === null ? null : toText(third),
       };
     case "d":
       return { kind: "ddl", sql: toText(first), bindings: toArray(second).map(toBinding) };

@@ -66,6 +66,7 @@ interface PrepareRequest {
   readonly epoch: bigint;
   readonly timeUs: bigint;
   readonly salts?: readonly Uint8Array[];
+  readonly withSubjects?: boolean;
 }
 
 const EMPTY_HEAD: LogHead = {

@@ -5,12 +5,15 @@
 import { assert, kimberliteError } from "../errors.ts";
 import type { Clock } from "../host/clock.ts";
 import { recordCostBytes } from "../log/block.ts";
-import { type Change, encodeRecord } from "../log/record.ts";
+import type { Randomness } from "../host/randomness.ts";
+import type { TenantKeys } from "../keys/tenant-keys.ts";
+import { type Change, encodeRecord, isAboutSubjects } from "../log/record.ts";
 import type { TenantLog } from "../log/tenant-log.ts";
 import type { StatementLimits } from "../projection/connection.ts";
-import { noteEvents } from "../projection/replay.ts";
+import { noteEvents, noteSubject } from "../projection/replay.ts";
 import type { ProjectionWriter } from "../projection/writer.ts";
 import type { QuotaGate } from "../quota/quota-gate.ts";
+import { sealRows } from "./subject-seal.ts";
 
 /** Who asked, and under which names. */
 export interface CallContext {
@@ -19,11 +22,15 @@ export interface CallContext {
   readonly idempotencyKey?: string | undefined;
   /** True for records of the system's own, such as audit: no storage quota refuses them. */
   readonly unmetered?: boolean;
+  /** Name of the subject whose erasure it is. */
+  readonly erasing?: Uint8Array | undefined;
 }
 
 export interface BatchParts {
   readonly log: TenantLog;
   readonly writer: ProjectionWriter;
+  readonly keys: TenantKeys;
+  readonly randomness: Randomness;
   readonly clock: Clock;
   readonly gate: QuotaGate;
   readonly limits: StatementLimits;
@@ -44,6 +51,8 @@ export class Batch<Job> {
   readonly records: Buffer[] = [];
   readonly accepted: Accepted<Job>[] = [];
   recordBytes = 0;
+  /** True once a record of it is about subjects. */
+  withSubjects = false;
   /** Commit time of all its records: never before that of an earlier block. */
   readonly timeUs: bigint;
   readonly #parts: BatchParts;
@@ -68,11 +77,22 @@ export class Batch<Job> {
     for (const change of changes) {
       if (change.kind === "events") {
         noteEvents(writer.bookkeeping, { offset, idempotencyKey: context.idempotencyKey }, change);
+      } else if (change.kind === "declare-subject" || change.kind === "erase-subject") {
+        noteSubject(writer.bookkeeping, offset, change);
       }
     }
-    const record = encodeRecord({ offset, timeUs: this.timeUs, ...context, changes });
+    const sealed = this.seal(context, offset, changes);
+    const record = encodeRecord({ offset, timeUs: this.timeUs, ...context, changes: sealed });
     this.take(record, { metered: context.unmetered !== true });
     return offset;
+  }
+
+  /** The changes as the record at that offset holds them. @throws `overloaded` */
+  seal(context: CallContext, offset: bigint, changes: readonly Change[]): readonly Change[] {
+    const { keys, randomness } = this.#parts;
+    if (!keys.hasSubjects || !changes.some(isAboutSubjects)) return changes;
+    this.withSubjects = true;
+    return sealRows(changes, { subjects: keys.subjects, randomness, offset, erasing: context.erasing });
   }
 
   /**

@@ -19,9 +19,8 @@
  */
 import { kimberliteError } from "../errors.ts";
 import { failpoint } from "../host/failpoint.ts";
-import type { TenantKeys } from "../keys/tenant-keys.ts";
 import type { Journal } from "../log/journal.ts";
-import { joinRecord } from "../log/record.ts";
+import { decodeChanges, encodeChanges, joinRecord } from "../log/record.ts";
 import type { PreparedBlock } from "../log/tenant-log.ts";
 import type { ProjectionMeta } from "../projection/bookkeeping.ts";
 import type { LaneTarget } from "../projection/lane-protocol.ts";
@@ -41,7 +40,6 @@ export interface Committed<T> {
 
 export interface PipelineParts extends BatchParts {
   readonly tenant: TenantId;
-  readonly keys: TenantKeys;
   readonly journal: Journal;
   /** Blocks sealed under the present DEK version so far. */
   readonly blocksSealed: number;
@@ -316,6 +314,7 @@ export class CommitPipeline {
     let sealed: Sealed;
     try {
       if (log.nextOffset === 0n) await this.#parts.beforeFirstBlock();
+      await this.#keepSubjectKeys(batch);
       sealed = this.#seal(batch);
       await this.#makeDurable(sealed.prepared);
     } catch (error) {
@@ -329,11 +328,16 @@ export class CommitPipeline {
     await this.#rotateWhenDue();
   }
 
+  /** Keys that the batch made for new subjects are durable before anything under them is. */
+  async #keepSubjectKeys(batch: Batch<Job>): Promise<void> {
+    if (batch.withSubjects) await this.#parts.keys.subjects.flush();
+  }
+
   #seal(batch: Batch<Job>): Sealed {
     const { log, keys } = this.#parts;
     const { version, key } = keys.current;
-    const { records, timeUs } = batch;
-    const prepared = log.prepare({ records, key, dekVersion: version, epoch: 0n, timeUs });
+    const { records, timeUs, withSubjects } = batch;
+    const prepared = log.prepare({ records, key, dekVersion: version, epoch: 0n, timeUs, withSubjects });
     // In clear text they share memory with what lives longer.
     for (const record of records) record.fill(0);
     return {
@@ -458,7 +462,10 @@ export class CommitPipeline {
 
   async #leased(job: LaneJob, lease: Lease, target: LaneTarget): Promise<Committed<unknown>> {
     await lease.begin(target);
-    const transaction = new OpenTransaction(lease, performance.now() + job.timeLimitMs);
+    const transaction = new OpenTransaction(lease, {
+      untilMs: performance.now() + job.timeLimitMs,
+      nextOffset: this.#parts.log.nextOffset,
+    });
     let sealed: Sealed | undefined;
     let value: unknown;
     let offset: bigint | undefined;
@@ -469,10 +476,15 @@ export class CommitPipeline {
       const batch = this.#newBatch();
       if (changes !== undefined) {
         offset = this.#parts.log.nextOffset;
-        batch.take(joinRecord({ offset, timeUs: batch.timeUs, ...job.context }, changes), {
+        const ready = this.#parts.keys.hasSubjects
+          ? encodeChanges(batch.seal(job.context, offset, decodeChanges(changes)))
+          : changes;
+        batch.take(joinRecord({ offset, timeUs: batch.timeUs, ...job.context }, ready), {
           pages: pageCount,
+          metered: job.context.unmetered !== true,
         });
         if (this.#parts.log.nextOffset === 0n) await this.#parts.beforeFirstBlock();
+        await this.#keepSubjectKeys(batch);
         sealed = this.#seal(batch);
         await this.#makeDurable(sealed.prepared);
       }

@@ -1,30 +1,44 @@
 /** Transactions that are held open in a lane, for a bounded time. */
 import { kimberliteError } from "../errors.ts";
+import type { SubjectErased } from "../projection/lane-protocol.ts";
 import type { Lease } from "../projection/lanes.ts";
 import type { StatementRequest, StatementResult } from "../projection/writer.ts";
 
 /** The statements of a transaction that is held open. */
 export interface LaneTransaction {
   run(requests: readonly StatementRequest[]): Promise<StatementResult[]>;
+  /** Notes, in the transaction, that a subject is erased. */
+  eraseSubject(erased: SubjectErased): Promise<void>;
 }
 
 /** The calls of a transaction that is held open: refused once it ended, and ended only when none is running. */
 export class OpenTransaction implements LaneTransaction {
   readonly #lease: Lease;
   readonly #untilMs: number;
+  /** Of the record that it will be: the tenant's writer is its alone. */
+  readonly #nextOffset: bigint;
   readonly #running: Set<Promise<unknown>> = new Set();
   #ended = false;
 
-  /** @param untilMs when the transaction's time is over: no statement of it runs past that. */
-  constructor(lease: Lease, untilMs: number) {
+  /** @param at `untilMs` is when the transaction's time is over: no statement of it runs past that. */
+  constructor(lease: Lease, at: { readonly untilMs: number; readonly nextOffset: bigint }) {
     this.#lease = lease;
-    this.#untilMs = untilMs;
+    this.#untilMs = at.untilMs;
+    this.#nextOffset = at.nextOffset;
   }
 
   async run(requests: readonly StatementRequest[]): Promise<StatementResult[]> {
-    if (this.#ended) throw kimberliteError("transaction_closed", "the transaction has ended");
     const leftMs = Math.max(1, Math.ceil(this.#untilMs - performance.now()));
-    const running = this.#lease.run(requests.map((request) => ({ ...request, leftMs })));
+    return this.#call(() => this.#lease.run(requests.map((request) => ({ ...request, leftMs }))));
+  }
+
+  eraseSubject(erased: SubjectErased): Promise<void> {
+    return this.#call(() => this.#lease.eraseSubject(erased, this.#nextOffset));
+  }
+
+  async #call<T>(begin: () => Promise<T>): Promise<T> {
+    if (this.#ended) throw kimberliteError("transaction_closed", "the transaction has ended");
+    const running = begin();
     this.#running.add(running);
     try {
       return await running;

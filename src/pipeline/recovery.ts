@@ -23,6 +23,7 @@ import {
   parseBaseName,
   projectionFolder,
 } from "./projection-base.ts";
+import { openRows } from "./subject-seal.ts";
 
 export interface RecoveryParts {
   readonly tenant: TenantId;
@@ -267,13 +268,22 @@ export function* openBlocks(
   readonly block: ReturnType<TenantLog["blocks"]> extends Generator<infer B> ? B : never;
   readonly records: LogRecord[];
 }> {
+  let tombstones: Set<string> | undefined;
+  const erased = (subject: Uint8Array): boolean => {
+    tombstones ??= readTombstones(parts, log);
+    if (!tombstones.has(nameOf(subject))) return false;
+    parts.keys.subjects.noteErased(subject);
+    return true;
+  };
   for (const block of log.blocks(from)) {
     if (isHollow(block.header)) {
       if (trimmedOnes === "refuse") throw trimmed(block.header);
       continue;
     }
     const key = parts.keys.logKey(block.header.dekVersion);
-    const records = openBlock(block, key).map(decodeRecord);
+    const records = openBlock(block, key)
+      .map(decodeRecord)
+      .map((record) => openRows(record, parts.keys, erased));
     for (const [index, record] of records.entries()) {
       if (record.offset !== block.header.firstOffset + BigInt(index)) {
         throw kimberliteError("log_damaged", "a record's offset is not its place", {
@@ -283,6 +293,24 @@ export function* openBlocks(
     }
     yield { block, records };
   }
+}
+
+/** Subjects that the log says were erased: for a key store that is older than their keys. Cost: reads the whole log. */
+function readTombstones(parts: Pick<RecoveryParts, "keys">, log: TenantLog): Set<string> {
+  const found = new Set<string>();
+  for (const block of log.blocks()) {
+    if (isHollow(block.header) || !block.header.withSubjects) continue;
+    for (const record of openBlock(block, parts.keys.logKey(block.header.dekVersion)).map(decodeRecord)) {
+      for (const change of record.changes) {
+        if (change.kind === "erase-subject") found.add(nameOf(change.subject));
+      }
+    }
+  }
+  return found;
+}
+
+function nameOf(subject: Uint8Array): string {
+  return Buffer.from(subject).toString("hex");
 }
 
 interface Present {
@@ -311,5 +339,6 @@ function openPresent(
 }
 
 function removeSnapshots(disk: Disk, folder: string): void {
-  for (const name of disk.list(folder)) if (name.startsWith("at-")) disk.removeFile(join(folder, name));
+  const left = /^(?:at-|scrubbed\.)/;
+  for (const name of disk.list(folder)) if (left.test(name)) disk.removeFile(join(folder, name));
 }

@@ -95,13 +95,42 @@ export class TenantEngine {
     const { disk, root, tenant, journal } = options;
     await journal.settle(tenant);
     disk.makeFolder(logFolder(root, tenant));
+    let engine: TenantEngine;
     try {
-      return new TenantEngine(options, await recover(options));
+      engine = new TenantEngine(options, await recover(options));
     } catch (error) {
       if (!isProjectionDamage(error)) throw error;
       removeProjections(disk, root, tenant);
-      return new TenantEngine(options, await recover(options));
+      engine = new TenantEngine(options, await recover(options));
     }
+    if (!(await engine.#destroyErased())) return engine;
+    // It was built with rows of a subject whose key is only gone now.
+    engine.#closeFiles();
+    removeProjections(disk, root, tenant);
+    return new TenantEngine(options, await recover(options));
+  }
+
+  /**
+   * Destroys keys of subjects that the log says were erased: a crash came before, or the key store is an earlier one.
+   *
+   * @returns true if there was one
+   */
+  async #destroyErased(): Promise<boolean> {
+    if (!this.keys.hasSubjects) return false;
+    let destroyed = false;
+    try {
+      for (const { subject } of this.#writer.bookkeeping.erasedSubjects())
+        if (await this.keys.subjects.destroy(subject)) destroyed = true;
+    } catch (error) {
+      this.#closeFiles();
+      throw error;
+    }
+    return destroyed;
+  }
+
+  #closeFiles(): void {
+    this.#writer.close();
+    this.log.close();
   }
 
   /** True while something would be lost or broken by closing. */
@@ -218,8 +247,7 @@ export class TenantEngine {
     await this.timeTravel.close();
     await this.#options.lanes.forget(this.projectionPath);
     this.#reader?.close();
-    this.#writer.close();
-    this.log.close();
+    this.#closeFiles();
     this.keys.close();
   }
 

@@ -36,5 +36,7 @@ export function youngestDataUs(
 }
 
 function isData(record: LogRecord): boolean {
-  return record.changes.some((change) => !("stream" in change) || change.stream >= FIRST_USER_STREAM);
+  return record.changes.some((change) =>
+    "stream" in change ? change.stream >= FIRST_USER_STREAM : change.kind !== "erase-subject",
+  );
 }

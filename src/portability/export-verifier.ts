@@ -384,7 +384,7 @@ function timeText(timeUs: number | bigint): string {
 }
 
 /** Items of a change, with its kind. */
-const CHANGE_ITEMS: Readonly<Record<string, number>> = { r: 5, d: 3, q: 3, s: 3, e: 4 };
+const CHANGE_ITEMS: Readonly<Record<string, number>> = { r: 5, d: 3, q: 3, s: 3, e: 4, x: 4, p: 3, y: 4 };
 
 const NULL = 0xf6;
 const BYTES = 2;
@@ -442,6 +442,12 @@ class RecordText {
         return `{"kind":"ddl","sql":${this.#value(0)},"streams":${this.#value(0)}}`;
       case "q":
         return `{"kind":"sequence","table":${this.#value(0)},"value":${this.#isNull() ? "null" : `"${this.#integer()}"`}}`;
+      case "x":
+        return this.#sealedRow();
+      case "p":
+        return `{"kind":"declare-subject","stream":${this.#value(0)},"column":${this.#value(0)}}`;
+      case "y":
+        return `{"kind":"erase-subject","subject":"${this.#hex()}","facts":${this.#value(0)},"certificate":${this.#value(0)}}`;
       case "s":
         return `{"kind":"create-stream","stream":${this.#value(0)},"name":${this.#value(0)}}`;
       default:
@@ -456,6 +462,18 @@ class RecordText {
     const after = this.#isNull() ? "null" : this.#within(true);
     const kind = before === "null" ? "insert" : after === "null" ? "delete" : "update";
     return `{"kind":"${kind}","stream":${stream},"key":${key},"before":${before},"after":${after}}`;
+  }
+
+  /** A row of a subject, sealed under a key that no export has: the same for those that were erased. */
+  #sealedRow(): string {
+    const stream = this.#value(0);
+    const subject = this.#hex();
+    const sealed = this.#bytesOf(this.#headOf(BYTES), "base64");
+    return `{"kind":"sealed","stream":${stream},"subject":"${subject}","sealed":"${sealed}"}`;
+  }
+
+  #hex(): string {
+    return this.#bytesOf(this.#headOf(BYTES), "hex");
   }
 
   #events(): string {

@@ -5,7 +5,7 @@
 import type { KeyObject } from "node:crypto";
 import { kimberliteError } from "../errors.ts";
 import type { LogBuilder } from "../log/log-builder.ts";
-import { decodeRecord } from "../log/record.ts";
+import { decodeRecord, isAboutSubjects, type LogRecord } from "../log/record.ts";
 import type { ExportedRecord } from "./export-reader.ts";
 import type { Turns } from "./turns.ts";
 
@@ -19,6 +19,8 @@ export interface ImportTask {
   readonly dekVersion: number;
   readonly turns: Turns;
   readonly onRecords: (done: bigint) => void;
+  /** Sees each record before it is sealed; what it throws ends the import. */
+  readonly onRecord?: ((record: LogRecord) => void) | undefined;
 }
 
 /** Builds the log, durable when it resolves. Records of one commit time share a block. @throws `export_invalid`, `disk_full` */
@@ -27,6 +29,7 @@ export async function importRecords(records: Iterable<ExportedRecord>, task: Imp
   let block: ExportedRecord[] = [];
   let bytes = 0;
   let timeUs = 0n;
+  let withSubjects = false;
   let next = builder.head.nextOffset;
   const flush = (): void => {
     if (block.length === 0) return;
@@ -34,12 +37,14 @@ export async function importRecords(records: Iterable<ExportedRecord>, task: Imp
       records: block.map(({ record }) => record),
       salts: block.map(({ salt }) => salt),
       timeUs,
+      withSubjects,
       epoch: 0n,
       key: task.key,
       dekVersion: task.dekVersion,
     });
     block = [];
     bytes = 0;
+    withSubjects = false;
   };
   for (const one of records) {
     const record = decodeRecord(one.record);
@@ -50,6 +55,8 @@ export async function importRecords(records: Iterable<ExportedRecord>, task: Imp
     }
     if (record.timeUs !== timeUs || block.length >= BLOCK_RECORDS || bytes >= BLOCK_BYTES) flush();
     timeUs = record.timeUs;
+    withSubjects ||= record.changes.some(isAboutSubjects);
+    task.onRecord?.(record);
     block.push(one);
     bytes += one.record.length;
     next += 1n;

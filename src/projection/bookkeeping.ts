@@ -30,6 +30,43 @@ CREATE TABLE IF NOT EXISTS _kimberlite_idempotency (
   first_offset INTEGER NOT NULL, count INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 `;
 
+/** Made with the first declaration, so that tenants without one have none of it. */
+const SUBJECT_TABLES = `
+CREATE TABLE IF NOT EXISTS main._kimberlite_subject_columns (
+  stream INTEGER PRIMARY KEY, column_name TEXT NOT NULL, log_offset INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS main._kimberlite_erased_subjects (
+  subject BLOB PRIMARY KEY, log_offset INTEGER NOT NULL, facts TEXT NOT NULL, certificate TEXT) STRICT, WITHOUT ROWID;
+`;
+
+/** Every table of ours. */
+export const OWN_TABLES: readonly string[] = [
+  "_kimberlite_meta",
+  "_kimberlite_streams",
+  "_kimberlite_events",
+  "_kimberlite_idempotency",
+  "_kimberlite_subject_columns",
+  "_kimberlite_erased_subjects",
+];
+
+/** A table's stream whose rows are sealed under the subject that the column names. */
+export interface SubjectColumn {
+  readonly stream: number;
+  readonly column: string;
+  /** Record of the declaration: rows from there on are sealed. */
+  readonly logOffset: bigint;
+}
+
+/** A subject that was erased. */
+export interface ErasedSubject {
+  /** Random name. */
+  readonly subject: Buffer;
+  /** Record of the erasure. */
+  readonly logOffset: bigint;
+  readonly facts: string;
+  /** Undefined until nothing of it is left. */
+  readonly certificate: string | undefined;
+}
+
 /** What the projection says of itself. */
 export interface ProjectionMeta extends LogHead {
   /** DEK version of the last block, and how many blocks were sealed under it. */
@@ -174,6 +211,59 @@ export class Bookkeeping {
       offset,
     ) as { log_offset: bigint } | undefined;
     return row?.log_offset;
+  }
+
+  /** True once the tenant has declared subjects. */
+  hasSubjects(): boolean {
+    const sql = "SELECT 1 FROM main.sqlite_master WHERE name = '_kimberlite_subject_columns'";
+    return this.#get(sql) !== undefined;
+  }
+
+  /** Declarations of tables that are there, in order of their streams. */
+  subjectColumns(): SubjectColumn[] {
+    if (!this.hasSubjects()) return [];
+    const sql = `SELECT c.* FROM main._kimberlite_subject_columns c JOIN main._kimberlite_streams s ON s.id = c.stream
+       WHERE s.dropped = 0 ORDER BY c.stream`;
+    return (this.#all(sql) as { stream: bigint; column_name: string; log_offset: bigint }[]).map((row) => ({
+      stream: Number(row.stream),
+      column: row.column_name,
+      logOffset: row.log_offset,
+    }));
+  }
+
+  putSubjectColumn({ stream, column, logOffset }: SubjectColumn): void {
+    this.#db.exec(SUBJECT_TABLES);
+    const sql = "INSERT OR REPLACE INTO main._kimberlite_subject_columns VALUES (?, ?, ?)";
+    this.#run(sql, stream, column, logOffset);
+  }
+
+  /** Subjects that were erased, in order of their erasures. */
+  erasedSubjects(): ErasedSubject[] {
+    if (!this.hasSubjects()) return [];
+    const rows = this.#all("SELECT * FROM main._kimberlite_erased_subjects ORDER BY log_offset, subject");
+    return (
+      rows as { subject: Buffer; log_offset: bigint; facts: string; certificate: string | null }[]
+    ).map((row) => ({
+      subject: row.subject,
+      logOffset: row.log_offset,
+      facts: row.facts,
+      certificate: row.certificate ?? undefined,
+    }));
+  }
+
+  /** Notes an erasure, and later its certificate: where it was begun stays. */
+  putErasedSubject(
+    erased: { readonly subject: Uint8Array; readonly facts: string; readonly certificate: string | null },
+    logOffset: bigint,
+  ): void {
+    this.#run(
+      `INSERT INTO main._kimberlite_erased_subjects VALUES (?, ?, ?, ?)
+       ON CONFLICT (subject) DO UPDATE SET certificate = excluded.certificate`,
+      erased.subject,
+      logOffset,
+      erased.facts,
+      erased.certificate,
+    );
   }
 
   idempotency(key: string): IdempotencyRow | undefined {

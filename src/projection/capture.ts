@@ -12,11 +12,14 @@ import { kimberliteError } from "../errors.ts";
 import type { Change, RowKey } from "../log/record.ts";
 import { RESERVED_PREFIX } from "./bookkeeping.ts";
 import type { SqliteDatabase, SqliteStatement } from "./sqlite.ts";
+import { bySubject } from "./subject-value.ts";
 import { imageExpression, keyCondition, keyExpression, quoteName, type TableShape } from "./tables.ts";
 
 export interface CapturedTable {
   readonly stream: number;
   readonly shape: TableShape;
+  /** Place, in its images, of the column that says whose row it is; undefined for a table without subjects. */
+  readonly subjectColumn?: number | undefined;
 }
 
 interface Touch {
@@ -107,7 +110,10 @@ export class Capture {
     for (const touch of this.#touches.values()) {
       const after = this.#afterImage(touch);
       if (after === undefined || sameImage(touch.before, after)) continue;
-      changes.push({ kind: "row", stream: touch.stream, key: touch.key, before: touch.before, after });
+      const change = { kind: "row", stream: touch.stream, key: touch.key, before: touch.before, after } as const;
+      const column = this.#tables.get(touch.stream)?.subjectColumn;
+      if (column === undefined) changes.push(change);
+      else changes.push(...bySubject(change, column));
     }
     this.discard();
     return changes;

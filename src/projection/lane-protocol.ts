@@ -15,10 +15,17 @@ export interface LaneTarget {
   readonly limits: StatementLimits;
 }
 
+/** A subject that the transaction erases, and what its certificate will say. */
+export interface SubjectErased {
+  readonly subject: Uint8Array;
+  readonly facts: string;
+}
+
 export type LaneCall =
   | { readonly kind: "query"; readonly target: LaneTarget; readonly request: StatementRequest }
   | { readonly kind: "begin"; readonly target: LaneTarget }
   | { readonly kind: "run"; readonly requests: readonly StatementRequest[] }
+  | { readonly kind: "erase-subject"; readonly erased: SubjectErased; readonly logOffset: bigint }
   | { readonly kind: "finish" }
   | { readonly kind: "commit"; readonly meta: Omit<ProjectionMeta, "nextStream"> }
   | { readonly kind: "rollback" }

@@ -82,6 +82,8 @@ function answer(call: LaneCall): LaneValue {
       return begin(call.target);
     case "run":
       return run(call.requests);
+    case "erase-subject":
+      return eraseSubject(call);
     case "finish":
       return finish();
     case "commit":
@@ -115,6 +117,14 @@ function run(requests: readonly StatementRequest[]): StatementResult[] {
   const open = session;
   assert(open !== undefined, "a lane's transaction was begun");
   return requests.map((request) => open.run(request));
+}
+
+function eraseSubject({ erased, logOffset }: Extract<LaneCall, { kind: "erase-subject" }>): undefined {
+  const open = session;
+  assert(open !== undefined, "a lane's transaction was begun");
+  const noted = { ...erased, certificate: null };
+  open.eraseSubject(noted);
+  open.bookkeeping.putErasedSubject(noted, logOffset);
 }
 
 function finish(): LaneValue {

@@ -12,6 +12,7 @@ import {
   type LaneFinished,
   type LaneReply,
   type LaneTarget,
+  type SubjectErased,
 } from "./lane-protocol.ts";
 import type { StatementRequest, StatementResult } from "./writer.ts";
 
@@ -26,6 +27,7 @@ export interface Lease {
   query(target: LaneTarget, request: StatementRequest): Promise<StatementResult>;
   begin(target: LaneTarget): Promise<void>;
   run(requests: readonly StatementRequest[]): Promise<StatementResult[]>;
+  eraseSubject(erased: SubjectErased, logOffset: bigint): Promise<void>;
   finish(): Promise<LaneFinished>;
   commit(meta: Omit<ProjectionMeta, "nextStream">): Promise<void>;
   rollback(): Promise<void>;
@@ -189,6 +191,7 @@ function leaseOf(lane: Lane): Lease {
     query: (target, request) => call(lane, { kind: "query", target, request }),
     begin: (target) => call(lane, { kind: "begin", target }),
     run: (requests) => call(lane, { kind: "run", requests }),
+    eraseSubject: (erased, logOffset) => call(lane, { kind: "erase-subject", erased, logOffset }),
     finish: () => call(lane, { kind: "finish" }),
     commit: (meta) => call(lane, { kind: "commit", meta }),
     rollback: () => call(lane, { kind: "rollback" }),

@@ -88,10 +88,10 @@ export class Replayer {
 
   #applyFrom(record: LogRecord, at: number): number {
     const change = record.changes[at] as Change;
-    if (change.kind === "row") {
+    if (isRow(change)) {
       let end = at;
-      while (record.changes[end]?.kind === "row") end += 1;
-      this.#applyRows(record.changes.slice(at, end) as RowChange[]);
+      while (isRow(record.changes[end])) end += 1;
+      this.#applyRows(record.changes.slice(at, end).filter((one) => one.kind === "row"));
       return end;
     }
     this.#applyOther(record, change);
@@ -110,7 +110,7 @@ export class Replayer {
     this.changes += changes.length;
   }
 
-  #applyOther(record: LogRecord, change: Exclude<Change, RowChange>): void {
+  #applyOther(record: LogRecord, change: Change): void {
     switch (change.kind) {
       case "ddl":
         return this.#applyDdl(change);
@@ -121,6 +121,9 @@ export class Replayer {
         return this.#bookkeeping.putStream(change.stream, "events", change.name);
       case "events":
         return noteEvents(this.#bookkeeping, record, change);
+      case "declare-subject":
+      case "erase-subject":
+        return noteSubject(this.#bookkeeping, record.offset, change);
     }
   }
 
@@ -252,6 +255,21 @@ function writeSql(shape: TableShape, keyed: boolean): string {
     values.unshift("@key");
   }
   return `INSERT OR REPLACE INTO main.${quoteName(shape.name)} (${names.join(", ")}) VALUES (${values.join(", ")})`;
+}
+
+/** Rows of erased subjects are passed over. */
+function isRow(change: Change | undefined): boolean {
+  return change?.kind === "row" || change?.kind === "erased-row";
+}
+
+/** Notes what a record says of subjects: the same from the writer and from replay. */
+export function noteSubject(
+  bookkeeping: Bookkeeping,
+  logOffset: bigint,
+  change: Extract<Change, { kind: "declare-subject" | "erase-subject" }>,
+): void {
+  if (change.kind === "erase-subject") return bookkeeping.putErasedSubject(change, logOffset);
+  bookkeeping.putSubjectColumn({ stream: change.stream, column: change.column, logOffset });
 }
 
 /** Notes where events lie and what an idempotency key gave: the same from the writer and from replay. */

@@ -7,12 +7,13 @@
  */
 import { kimberliteError } from "../errors.ts";
 import type { Change, StreamBinding } from "../log/record.ts";
-import { type Bookkeeping, FIRST_USER_STREAM, RESERVED_PREFIX } from "./bookkeeping.ts";
+import { type Bookkeeping, FIRST_USER_STREAM, OWN_TABLES, RESERVED_PREFIX } from "./bookkeeping.ts";
 import type { Capture } from "./capture.ts";
 import type { Connection } from "./connection.ts";
 import { documentsOf, requireReplayable, settingsOf } from "./full-text.ts";
 import type { GuardReport } from "./guard.ts";
 import { Sequences } from "./sequences.ts";
+import type { SqliteDatabase } from "./sqlite.ts";
 import {
   imageExpression,
   isVirtual,
@@ -22,12 +23,15 @@ import {
   readTable,
   type SchemaItem,
   schemaVersion,
+  type TableShape,
 } from "./tables.ts";
 
 interface BeforeChange {
   readonly version: number;
   readonly tables: readonly SchemaItem[];
   readonly seen: GuardReport;
+  /** Tables that have rows and that others refer to: to drop one acts on the rows of those. */
+  readonly actedUpon: ReadonlySet<string>;
 }
 
 interface SchemaOutcome {
@@ -45,6 +49,8 @@ export class SchemaTracker {
   readonly sequences: Sequences;
   hasVirtualTables = false;
   nextStream: number = FIRST_USER_STREAM;
+  /** Column that says whose rows are a table's, by its stream. */
+  #subjectColumns: ReadonlyMap<number, string> = new Map();
   #dirty = false;
   #version = -1;
 
@@ -59,6 +65,7 @@ export class SchemaTracker {
   load(): void {
     this.#readSchemaAnew();
     this.nextStream = this.#bookkeeping.readMeta().nextStream;
+    this.#readSubjectColumns();
     this.#capture.removeAll();
     const items = listTables(this.#connection.db);
     this.hasVirtualTables = items.some(isVirtual);
@@ -130,13 +137,28 @@ export class SchemaTracker {
   /** Reads again what another connection may have changed. @returns whether the schema did */
   refresh(): boolean {
     const version = schemaVersion(this.#connection.db);
-    if (version !== this.#version) {
+    // One of a table more changes rows and no schema: a connection that missed it would capture the rows unsealed.
+    const declared = this.#subjectColumns.size !== this.#bookkeeping.subjectColumns().length;
+    if (version !== this.#version || declared) {
       this.load();
       this.#dirty = true;
       return true;
     }
     this.nextStream = this.#bookkeeping.readMeta().nextStream;
     return false;
+  }
+
+  #readSubjectColumns(): void {
+    const declared = this.#bookkeeping.subjectColumns();
+    this.#subjectColumns = new Map(declared.map(({ stream, column }) => [stream, column]));
+  }
+
+  /** Captures a table's rows as those of subjects from here on: the declaration is in our tables. */
+  beginSubjects(): void {
+    this.#dirty = true;
+    this.#readSubjectColumns();
+    this.#reinstall();
+    this.#version = schemaVersion(this.#connection.db);
   }
 
   takeStreamId(): number {
@@ -147,11 +169,10 @@ export class SchemaTracker {
 
   beforeChange(seen: GuardReport): BeforeChange {
     this.#dirty = true;
-    const before = {
-      version: schemaVersion(this.#connection.db),
-      tables: listTables(this.#connection.db),
-      seen,
-    };
+    const { db } = this.#connection;
+    const tables = listTables(db);
+    const actedUpon = this.#subjectColumns.size === 0 ? NONE : tablesThatOthersReferTo(db, tables);
+    const before = { version: schemaVersion(db), tables, seen, actedUpon };
     if (seen.alterTable) for (const stream of [...this.#capture.tables.keys()]) this.#removeTriggers(stream);
     return before;
   }
@@ -176,10 +197,9 @@ export class SchemaTracker {
 
   /** SQLite does not show the new name of a renamed table to an authorizer, so it is looked at afterwards. */
   #refuseReservedNames(): void {
-    const ours = ["_kimberlite_meta", "_kimberlite_streams", "_kimberlite_events", "_kimberlite_idempotency"];
     const rows = this.#connection.db.prepare("SELECT name, tbl_name AS owner FROM main.sqlite_master").all();
     for (const { name, owner } of rows as { name: string; owner: string }[]) {
-      if (name.toLowerCase().startsWith(RESERVED_PREFIX) && !ours.includes(name) && !ours.includes(owner)) {
+      if (name.toLowerCase().startsWith(RESERVED_PREFIX) && !OWN_TABLES.includes(name) && !OWN_TABLES.includes(owner)) {
         throw kimberliteError("unsupported_sql", `names that begin with ${RESERVED_PREFIX} are reserved`);
       }
     }
@@ -204,6 +224,7 @@ export class SchemaTracker {
       bindings.push({ stream, name: item.name });
     }
     for (const item of gone) {
+      if (before.actedUpon.has(item.name)) throw dropsOthersRows();
       const stream = this.#streamOf(item.name);
       this.#bookkeeping.dropStream(stream);
       this.#capture.forget(stream);
@@ -239,10 +260,18 @@ export class SchemaTracker {
     if (shape.shadow && !logged) return;
     if (shape.shadow) guard.configure("defensive", false);
     try {
-      this.#capture.install({ stream, shape });
+      this.#capture.install({ stream, shape, subjectColumn: this.#subjectPlace(stream, shape) });
     } finally {
       if (shape.shadow) guard.configure("defensive", true);
     }
+  }
+
+  #subjectPlace(stream: number, shape: TableShape): number | undefined {
+    const column = this.#subjectColumns.get(stream);
+    if (column === undefined) return undefined;
+    const place = shape.columns.indexOf(column);
+    if (place >= 0) return place;
+    throw kimberliteError("unsupported_sql", "the column names the table's subjects: it keeps its name and place");
   }
 
   #removeTriggers(stream: number): void {
@@ -269,6 +298,31 @@ export class SchemaTracker {
     >;
     for (const [key, after] of rows) yield { kind: "row", stream, key, before: null, after };
   }
+}
+
+const NONE: ReadonlySet<string> = new Set();
+
+/**
+ * Replay of a DROP TABLE acts on the rows of other tables as the first run did, but not through rows of a subject that is
+ * erased, which replay does not have. So with declared subjects only rows that nothing refers to are dropped.
+ */
+function tablesThatOthersReferTo(db: SqliteDatabase, tables: readonly SchemaItem[]): ReadonlySet<string> {
+  const referred = new Set<string>();
+  for (const item of tables.filter((table) => !isVirtual(table))) {
+    const keys = db.pragma(`main.foreign_key_list(${quoteName(item.name)})`) as { table: string }[];
+    for (const { table } of keys) if (table.toLowerCase() !== item.name.toLowerCase()) referred.add(table.toLowerCase());
+  }
+  const hasRows = (name: string): boolean =>
+    db.prepare(`SELECT 1 FROM main.${quoteName(name)} LIMIT 1`).get() !== undefined;
+  const names = tables.map(({ name }) => name).filter((name) => referred.has(name.toLowerCase()));
+  return new Set(names.filter(hasRows));
+}
+
+function dropsOthersRows(): Error {
+  return kimberliteError(
+    "unsupported_sql",
+    "where subjects are declared, a table that others refer to is emptied before it is dropped",
+  );
 }
 
 function renamedFrom(item: SchemaItem, gone: readonly SchemaItem[]): SchemaItem | undefined {

@@ -15,6 +15,7 @@ import { OwedKeys } from "./owed-keys.ts";
 import { SchemaTracker } from "./schema-tracker.ts";
 import type { SqliteStatement } from "./sqlite.ts";
 import { fromSqlite } from "./sqlite-error.ts";
+import { quoteName } from "./tables.ts";
 import { type CompiledStatement, StatementCache, shaped } from "./statement-cache.ts";
 import { collectRows, parseParams, type Row, type SqlParams, type SqlValue } from "./values.ts";
 
@@ -43,6 +44,10 @@ export interface WriteSession {
   ensureStream(id: number, name: string): void;
   /** @returns offset in the stream of the first event */
   appendEvents(stream: number, events: readonly Uint8Array[]): bigint;
+  /** @returns false if it was declared so before */
+  declareSubject(table: string, column: string): boolean;
+  /** Notes the erasure of a subject, or its certificate. */
+  eraseSubject(erased: Omit<Extract<Change, { kind: "erase-subject" }>, "kind">): void;
   readonly bookkeeping: Bookkeeping;
 }
 
@@ -248,6 +253,11 @@ export class ProjectionWriter {
       createStream: (name) => this.#createStream(name),
       ensureStream: (id, name) => this.#ensureStream(id, name),
       appendEvents: (stream, events) => this.#appendEvents(stream, events),
+      declareSubject: (table, column) => this.#declareSubject(table, column),
+      eraseSubject: (erased) => {
+        this.#collect();
+        this.#changes.push({ kind: "erase-subject", ...erased });
+      },
       bookkeeping: this.bookkeeping,
     };
   }
@@ -441,6 +451,34 @@ export class ProjectionWriter {
     this.#collect();
     this.#changes.push({ kind: "events", stream, firstOffset, events });
     return firstOffset;
+  }
+
+  /** @throws `stream_not_found`, `invalid_argument`, `unsupported_sql`, `constraint_violation` for a table with rows */
+  #declareSubject(table: string, column: string): boolean {
+    const row = this.bookkeeping.streamNamed(table);
+    const captured = row === undefined ? undefined : this.#capture.tables.get(row.id);
+    if (row?.kind !== "table") throw kimberliteError("stream_not_found", "there is no such table");
+    if (captured === undefined || captured.shape.shadow)
+      throw kimberliteError("unsupported_sql", "subjects are declared on ordinary tables");
+    const { shape, stream } = captured;
+    const name = shape.columns.find((one) => one.toLowerCase() === column.toLowerCase());
+    if (name === undefined) throw kimberliteError("invalid_argument", "the table stores no such column");
+    const present = this.bookkeeping.subjectColumns().find((one) => one.stream === stream);
+    if (present?.column === name) return false;
+    if (present !== undefined) {
+      throw kimberliteError("invalid_argument", "the subjects of the table are declared by another column");
+    }
+    const first = `SELECT 1 FROM main.${quoteName(shape.name)} LIMIT 1`;
+    if (this.#connection.db.prepare(first).get() !== undefined) {
+      throw kimberliteError("constraint_violation", "subjects are declared on a table without rows", {
+        detail: { constraint: "empty table" },
+      });
+    }
+    this.#collect();
+    this.bookkeeping.putSubjectColumn({ stream, column: name, logOffset: 0n });
+    this.#schema.beginSubjects();
+    this.#noteSchemaChange([{ kind: "declare-subject", stream, column: name }]);
+    return true;
   }
 
   readonly #own: Map<string, SqliteStatement> = new Map();

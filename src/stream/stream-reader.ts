@@ -16,7 +16,7 @@ import type { SqlValue } from "../projection/values.ts";
 import { decodeEvent, type EventValue } from "./event.ts";
 
 /** One event, or one change of a row. */
-export type StreamItem = StreamEvent | RowChangeItem;
+export type StreamItem = StreamEvent | RowChangeItem | ErasedRowItem;
 
 interface ItemBase {
   /** Place in the stream: dense, from 0. */
@@ -38,6 +38,13 @@ export interface RowChangeItem extends ItemBase {
   /** Column values in the order of the table's stored columns at that time; null where there was no row. */
   readonly before: readonly SqlValue[] | null;
   readonly after: readonly SqlValue[] | null;
+}
+
+/** A change of a row whose subject was erased: what it was is gone, its place stays. */
+export interface ErasedRowItem extends ItemBase {
+  readonly kind: "erased";
+  /** Random name of the subject, as in its certificate, hex. */
+  readonly subject: string;
 }
 
 export interface ReadRange {
@@ -176,6 +183,10 @@ function* itemsOf(record: LogRecord, stream: number, place: Place): Generator<St
       }
     } else if (change.kind === "row" && change.stream === stream) {
       yield { ...base, ...rowItem(change), offset: place.nextItem };
+      place.nextItem += 1n;
+    } else if (change.kind === "erased-row" && change.stream === stream) {
+      const subject = Buffer.from(change.subject).toString("hex");
+      yield { ...base, kind: "erased", subject, offset: place.nextItem };
       place.nextItem += 1n;
     }
   }
