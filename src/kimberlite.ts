@@ -117,13 +117,6 @@ import {
   tailItems,
 } from "./stream/stream-reader.ts";
 import {
-  parseCallback,
-  parseCount,
-  parseOptions,
-  parseSignal,
-  parseTimeLimit,
-} from "./tenant/call-options.ts";
-import {
   type DeclaredSubject,
   declarationsOf,
   declareSubject,
@@ -132,6 +125,13 @@ import {
   SubjectErasures,
   subjectCertificatesOf,
 } from "./subjects.ts";
+import {
+  parseCallback,
+  parseCount,
+  parseOptions,
+  parseSignal,
+  parseTimeLimit,
+} from "./tenant/call-options.ts";
 import type { Duration } from "./tenant/duration.ts";
 import {
   type LegalHold,

@@ -67,7 +67,8 @@ async function scrubBase(node: NodeState, id: TenantId, keys: TenantKeys): Promi
   if (base === undefined) return;
   const folder = projectionFolder(root, id);
   const [from, to] = [join(folder, "scrubbed.old.db"), join(folder, "scrubbed.new.db")];
-  for (const left of [from, to]) for (const suffix of [...SUFFIXES, ""]) await disk.destroyFile(left + suffix);
+  for (const left of [from, to])
+    for (const suffix of [...SUFFIXES, ""]) await disk.destroyFile(left + suffix);
   await copyFile(disk, base.path, from);
   const { key } = keys.projectionKey(base.version);
   scrubSubjects({ from, to, key }, (subject) => keys.subjects.find(subject) !== undefined);

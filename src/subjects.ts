@@ -208,7 +208,11 @@ export class SubjectErasures {
       requireDisposable(facts, request.overrideRetention);
     } catch (error) {
       if (error instanceof KimberliteError) {
-        const refused = { ...this.#event(tenant, request, subject), outcome: "refused" as const, code: error.code };
+        const refused = {
+          ...this.#event(tenant, request, subject),
+          outcome: "refused" as const,
+          code: error.code,
+        };
         await directory.note(await auditTenant(this.#node, tenant, refused));
       }
       throw error;
@@ -265,19 +269,12 @@ export class SubjectErasures {
     return certificates;
   }
 
-  async #certify(
-    engine: TenantEngine,
-    open: readonly ErasedSubject[],
-  ): Promise<SubjectErasureCertificate[]> {
+  async #certify(engine: TenantEngine, open: readonly ErasedSubject[]): Promise<SubjectErasureCertificate[]> {
     const certificates: SubjectErasureCertificate[] = [];
     for (const erased of open) {
       const certificate = this.#sign(engine, erased);
       const { actor, reason } = certificate;
-      const event = this.#event(
-        engine.tenant,
-        { actor, reason, overrideRetention: false },
-        erased.subject,
-      );
+      const event = this.#event(engine.tenant, { actor, reason, overrideRetention: false }, erased.subject);
       const { tenant: _, ...own } = event;
       await engine.pipeline.submit({ actor, unmetered: true }, (session) => {
         session.eraseSubject({ subject: erased.subject, facts: "", certificate: certificate.note });

@@ -84,15 +84,6 @@ export function readSubjectCertificate(note: string): SubjectErasureCertificate 
   return { ...parseFacts(parseNote(note).text), note };
 }
 
-/** True for a note that says it is such a certificate; nothing of it is verified. */
-export function looksLikeSubjectCertificate(note: string): boolean {
-  try {
-    return parseNote(note).text.startsWith(`${FORMAT}\n`);
-  } catch {
-    return false;
-  }
-}
-
 function parseFacts(text: string): SubjectErasureFacts {
   const lines = text.split("\n");
   if (lines.length !== 3 || lines[0] !== FORMAT || lines[2] !== "") throw invalid("its form is another");

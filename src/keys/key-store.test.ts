@@ -125,7 +125,7 @@ describe("an entry", () => {
   });
 
   it("of a newer format is not touched", async () => {
-    writeFileSync(path(TENANT), "kimberlite-keys 2 something else\n\0\0");
+    writeFileSync(path(TENANT), "kimberlite-keys 3 something else\n\0\0");
     expect(() => store.read(TENANT)).toThrow(
       expect.objectContaining({ code: "format_too_new", detail: { tenant: TENANT } }),
     );

@@ -16,7 +16,12 @@ import type { Disk } from "../host/disk.ts";
 import { SYSTEM_TENANT, TenantId } from "../tenant/tenant-id.ts";
 import { Serial } from "./serial.ts";
 import { encodeStoredKeys, parseStoredKeys, type StoredKeys } from "./stored-keys.ts";
-import { createSubjectFile, EMPTY_SUBJECTS_BYTES, SubjectKeys, type SubjectKeysOptions } from "./subject-keys.ts";
+import {
+  createSubjectFile,
+  EMPTY_SUBJECTS_BYTES,
+  SubjectKeys,
+  type SubjectKeysOptions,
+} from "./subject-keys.ts";
 import { nameTenant, namingTenant } from "./tenant-error.ts";
 
 const ENTRY_PATTERN = /^(0|[1-9][0-9]{0,18})\.keys$/;

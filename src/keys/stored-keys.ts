@@ -92,7 +92,11 @@ export function parseStoredKeys(tenant: TenantId, bytes: Buffer): StoredKeys {
   const stored = parseFields(fields);
   const version = stored?.subjectRoot === undefined ? FORMAT_VERSION : SUBJECTS_FORMAT_VERSION;
   if (!bytes.toString("latin1", 0, 20).startsWith(`kimberlite-keys ${version} `)) {
-    throw refused("keys_damaged", tenant, "the tenant's entry in the key store is of another format than it says");
+    throw refused(
+      "keys_damaged",
+      tenant,
+      "the tenant's entry in the key store is of another format than it says",
+    );
   }
   if (stored === undefined || !isWhole(stored)) {
     throw refused("keys_damaged", tenant, "the tenant's entry in the key store is incomplete");

@@ -24,7 +24,7 @@ import { SlotIndex } from "./slot-index.ts";
 import { freshKey, unwrapKey, WRAPPED_BYTES, wrapKey } from "./wrapping.ts";
 
 /** Length of a subject's random name. */
-export const SUBJECT_BYTES = 16;
+const SUBJECT_BYTES = 16;
 
 const MAGIC = "KSUB";
 const FORMAT_VERSION = 1;
@@ -68,6 +68,7 @@ export class SubjectKeys {
   readonly #erasedElsewhere: Set<string> = new Set();
   #slots: Buffer;
   #count: number;
+  #closed = false;
   /** Slots that are in the file for sure. */
   #durable: number;
 
@@ -186,6 +187,7 @@ export class SubjectKeys {
 
   /** Zeroes what is in clear. */
   close(): void {
+    this.#closed = true;
     this.#hashKey.fill(0);
     this.#wrapKey.fill(0);
     this.#cache.clear();
@@ -220,6 +222,7 @@ export class SubjectKeys {
     if (cached !== undefined) return cached;
     const bytes = this.#slots.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES);
     const wrapped = bytes.subarray(WRAPPED_AT, WRAPPED_AT + WRAPPED_BYTES);
+    this.#refuseIfClosed();
     const raw = unwrapKey({ wrapped, wrappingKey: this.#wrapKey, binding: bindingOf(bytes) });
     if (raw === undefined) throw this.#damaged("a subject's key does not open");
     const key = createSecretKey(raw);
@@ -242,8 +245,14 @@ export class SubjectKeys {
   }
 
   #hash(value: Uint8Array): Buffer {
-    assert(this.#hashKey.some((byte) => byte !== 0), "keys of subjects are not used after they were closed");
+    this.#refuseIfClosed();
     return createHmac("sha256", this.#hashKey).update(value).digest();
+  }
+
+  #refuseIfClosed(): void {
+    if (!this.#closed) return;
+    const { tenant } = this.#options;
+    throw kimberliteError("closed", "the tenant's keys were closed", { detail: { tenant } });
   }
 
   #damaged(why: string): Error {

@@ -163,7 +163,7 @@ export class TenantKeys {
    * @throws `keys_missing` for a tenant without declared subjects or whose file is gone; `keys_damaged`, `disk_failed`
    */
   get subjects(): SubjectKeys {
-    this.#assertOpen();
+    this.#refuseIfClosed();
     this.#subjects ??= this.#openSubjects();
     return this.#subjects;
   }
@@ -174,7 +174,7 @@ export class TenantKeys {
    * @throws `disk_full`, `disk_failed`: asked again it is finished
    */
   async makeSubjectRoot(copied?: { readonly root: Buffer; readonly slots: Uint8Array }): Promise<void> {
-    this.#assertOpen();
+    this.#refuseIfClosed();
     await this.#rotations.run(async () => {
       if (this.hasSubjects) return;
       const { tenant, store, randomness, clock } = this.#options;

@@ -100,7 +100,7 @@ describe("a block", () => {
   it("of a later version is refused, and what is no block is none", () => {
     const { bytes } = sealBlock(request([Buffer.from("record")]));
     const later = Buffer.from(bytes);
-    later.writeUInt16LE(3, 4);
+    later.writeUInt16LE(4, 4);
     expect(() => parseHeader(later)).toThrow(expect.objectContaining({ code: "format_too_new" }));
     for (const none of [Buffer.alloc(200), bytes.subarray(0, 40), Buffer.concat([Buffer.of(0), bytes])]) {
       expect(parseHeader(none)).toBeUndefined();

@@ -191,7 +191,12 @@ function arrayToChange(item: unknown): Change {
         ...(fifth === undefined ? {} : { subject: toBytes(fifth) }),
       };
     case "x":
-      return { kind: "sealed-row", stream: toNumber(first), subject: toBytes(second), sealed: toBytes(third) };
+      return {
+        kind: "sealed-row",
+        stream: toNumber(first),
+        subject: toBytes(second),
+        sealed: toBytes(third),
+      };
     case "p":
       return { kind: "declare-subject", stream: toNumber(first), column: toText(second) };
     case "y":

@@ -4,9 +4,9 @@
  */
 import { assert, kimberliteError } from "../errors.ts";
 import type { Clock } from "../host/clock.ts";
-import { recordCostBytes } from "../log/block.ts";
 import type { Randomness } from "../host/randomness.ts";
 import type { TenantKeys } from "../keys/tenant-keys.ts";
+import { recordCostBytes } from "../log/block.ts";
 import { type Change, encodeRecord, isAboutSubjects } from "../log/record.ts";
 import type { TenantLog } from "../log/tenant-log.ts";
 import type { StatementLimits } from "../projection/connection.ts";

@@ -241,14 +241,14 @@ export class Bookkeeping {
   erasedSubjects(): ErasedSubject[] {
     if (!this.hasSubjects()) return [];
     const rows = this.#all("SELECT * FROM main._kimberlite_erased_subjects ORDER BY log_offset, subject");
-    return (
-      rows as { subject: Buffer; log_offset: bigint; facts: string; certificate: string | null }[]
-    ).map((row) => ({
-      subject: row.subject,
-      logOffset: row.log_offset,
-      facts: row.facts,
-      certificate: row.certificate ?? undefined,
-    }));
+    return (rows as { subject: Buffer; log_offset: bigint; facts: string; certificate: string | null }[]).map(
+      (row) => ({
+        subject: row.subject,
+        logOffset: row.log_offset,
+        facts: row.facts,
+        certificate: row.certificate ?? undefined,
+      }),
+    );
   }
 
   /** Notes an erasure, and later its certificate: where it was begun stays. */

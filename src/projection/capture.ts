@@ -110,7 +110,13 @@ export class Capture {
     for (const touch of this.#touches.values()) {
       const after = this.#afterImage(touch);
       if (after === undefined || sameImage(touch.before, after)) continue;
-      const change = { kind: "row", stream: touch.stream, key: touch.key, before: touch.before, after } as const;
+      const change = {
+        kind: "row",
+        stream: touch.stream,
+        key: touch.key,
+        before: touch.before,
+        after,
+      } as const;
       const column = this.#tables.get(touch.stream)?.subjectColumn;
       if (column === undefined) changes.push(change);
       else changes.push(...bySubject(change, column));

@@ -199,7 +199,11 @@ export class SchemaTracker {
   #refuseReservedNames(): void {
     const rows = this.#connection.db.prepare("SELECT name, tbl_name AS owner FROM main.sqlite_master").all();
     for (const { name, owner } of rows as { name: string; owner: string }[]) {
-      if (name.toLowerCase().startsWith(RESERVED_PREFIX) && !OWN_TABLES.includes(name) && !OWN_TABLES.includes(owner)) {
+      if (
+        name.toLowerCase().startsWith(RESERVED_PREFIX) &&
+        !OWN_TABLES.includes(name) &&
+        !OWN_TABLES.includes(owner)
+      ) {
         throw kimberliteError("unsupported_sql", `names that begin with ${RESERVED_PREFIX} are reserved`);
       }
     }
@@ -271,7 +275,10 @@ export class SchemaTracker {
     if (column === undefined) return undefined;
     const place = shape.columns.indexOf(column);
     if (place >= 0) return place;
-    throw kimberliteError("unsupported_sql", "the column names the table's subjects: it keeps its name and place");
+    throw kimberliteError(
+      "unsupported_sql",
+      "the column names the table's subjects: it keeps its name and place",
+    );
   }
 
   #removeTriggers(stream: number): void {
@@ -310,7 +317,8 @@ function tablesThatOthersReferTo(db: SqliteDatabase, tables: readonly SchemaItem
   const referred = new Set<string>();
   for (const item of tables.filter((table) => !isVirtual(table))) {
     const keys = db.pragma(`main.foreign_key_list(${quoteName(item.name)})`) as { table: string }[];
-    for (const { table } of keys) if (table.toLowerCase() !== item.name.toLowerCase()) referred.add(table.toLowerCase());
+    for (const { table } of keys)
+      if (table.toLowerCase() !== item.name.toLowerCase()) referred.add(table.toLowerCase());
   }
   const hasRows = (name: string): boolean =>
     db.prepare(`SELECT 1 FROM main.${quoteName(name)} LIMIT 1`).get() !== undefined;

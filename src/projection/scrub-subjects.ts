@@ -68,7 +68,9 @@ function deleteErased(
     .safeIntegers(true)
     .all() as SqlValue[];
   const triggers = db
-    .prepare("SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE")
+    .prepare(
+      "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE",
+    )
     .all(name) as { name: string; sql: string }[];
   for (const trigger of triggers) db.exec(`DROP TRIGGER main.${quoteName(trigger.name)}`);
   for (const value of values) {

@@ -113,3 +113,9 @@ function checkText(sql: unknown): void {
   if (sql.includes("\0")) throw kimberliteError("invalid_sql", "the SQL text holds a NUL");
   if (!sql.isWellFormed()) throw kimberliteError("invalid_sql", "the SQL text holds a lone surrogate");
 }
+
+/** Also what writes, but neither rows nor settings: ANALYZE where there is no table makes tables for its statistics. */
+export function changesSchema({ seen, readOnly }: CompiledStatement): boolean {
+  if (seen.schemaChange || seen.analyzeOrReindex) return true;
+  return !readOnly && !seen.rowWrites && !seen.sequenceWrites && !seen.pragmaSet;
+}

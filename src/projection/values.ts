@@ -137,6 +137,13 @@ export function narrowIntegers<T extends Row | SqlValue[]>(row: T): T {
   return row;
 }
 
+/** A number where the integer is a safe one. */
+export function narrowInteger(value: number | bigint): number | bigint {
+  return typeof value === "bigint" && value >= -9007199254740991n && value <= 9007199254740991n
+    ? Number(value)
+    : value;
+}
+
 /**
  * Takes rows, read with all integers as bigints, as long as they stay within the limits, and narrows their integers.
  *

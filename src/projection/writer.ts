@@ -5,6 +5,8 @@
  * Kept: a caller that fails is rolled back to its own savepoint and fails alone; if SQLite rolled the whole transaction
  * back (RAISE(ROLLBACK), an interrupt, a full disk), the outcome says so and the innocent are run again. Schema and
  * capture triggers always agree when a caller begins.
+ *
+ * Over 500 lines because a caller's savepoint, what was captured in it and its undoing are one state.
  */
 import { assert, kimberliteError } from "../errors.ts";
 import type { Change } from "../log/record.ts";
@@ -15,9 +17,16 @@ import { OwedKeys } from "./owed-keys.ts";
 import { SchemaTracker } from "./schema-tracker.ts";
 import type { SqliteStatement } from "./sqlite.ts";
 import { fromSqlite } from "./sqlite-error.ts";
-import { quoteName } from "./tables.ts";
-import { type CompiledStatement, StatementCache, shaped } from "./statement-cache.ts";
-import { collectRows, parseParams, type Row, type SqlParams, type SqlValue } from "./values.ts";
+import { type CompiledStatement, changesSchema, StatementCache, shaped } from "./statement-cache.ts";
+import { findSubjectColumn } from "./subject-column.ts";
+import {
+  collectRows,
+  narrowInteger,
+  parseParams,
+  type Row,
+  type SqlParams,
+  type SqlValue,
+} from "./values.ts";
 
 export interface StatementResult {
   readonly columns: readonly string[];
@@ -371,7 +380,7 @@ export class ProjectionWriter {
       columns: [],
       rows: [],
       rowsAffected: done.changes,
-      lastInsertRowid: narrow(done.lastInsertRowid),
+      lastInsertRowid: narrowInteger(done.lastInsertRowid),
     };
   }
 
@@ -453,31 +462,18 @@ export class ProjectionWriter {
     return firstOffset;
   }
 
-  /** @throws `stream_not_found`, `invalid_argument`, `unsupported_sql`, `constraint_violation` for a table with rows */
   #declareSubject(table: string, column: string): boolean {
-    const row = this.bookkeeping.streamNamed(table);
-    const captured = row === undefined ? undefined : this.#capture.tables.get(row.id);
-    if (row?.kind !== "table") throw kimberliteError("stream_not_found", "there is no such table");
-    if (captured === undefined || captured.shape.shadow)
-      throw kimberliteError("unsupported_sql", "subjects are declared on ordinary tables");
-    const { shape, stream } = captured;
-    const name = shape.columns.find((one) => one.toLowerCase() === column.toLowerCase());
-    if (name === undefined) throw kimberliteError("invalid_argument", "the table stores no such column");
-    const present = this.bookkeeping.subjectColumns().find((one) => one.stream === stream);
-    if (present?.column === name) return false;
-    if (present !== undefined) {
-      throw kimberliteError("invalid_argument", "the subjects of the table are declared by another column");
-    }
-    const first = `SELECT 1 FROM main.${quoteName(shape.name)} LIMIT 1`;
-    if (this.#connection.db.prepare(first).get() !== undefined) {
-      throw kimberliteError("constraint_violation", "subjects are declared on a table without rows", {
-        detail: { constraint: "empty table" },
-      });
-    }
+    const { db } = this.#connection;
+    const found = findSubjectColumn(
+      { db, bookkeeping: this.bookkeeping, tables: this.#capture.tables },
+      table,
+      column,
+    );
+    if (found === undefined) return false;
     this.#collect();
-    this.bookkeeping.putSubjectColumn({ stream, column: name, logOffset: 0n });
+    this.bookkeeping.putSubjectColumn({ ...found, logOffset: 0n });
     this.#schema.beginSubjects();
-    this.#noteSchemaChange([{ kind: "declare-subject", stream, column: name }]);
+    this.#noteSchemaChange([{ kind: "declare-subject", ...found }]);
     return true;
   }
 
@@ -501,7 +497,7 @@ export class ProjectionWriter {
   }
 
   #lastRowid(): number | bigint {
-    return narrow(this.#statement("SELECT last_insert_rowid()").get() as bigint);
+    return narrowInteger(this.#statement("SELECT last_insert_rowid()").get() as bigint);
   }
 
   #guarded<T>(work: () => T): T {
@@ -511,16 +507,4 @@ export class ProjectionWriter {
       throw fromSqlite(error, undefined);
     }
   }
-}
-
-/** Also what writes, but neither rows nor settings: ANALYZE where there is no table makes tables for its statistics. */
-function changesSchema({ seen, readOnly }: CompiledStatement): boolean {
-  if (seen.schemaChange || seen.analyzeOrReindex) return true;
-  return !readOnly && !seen.rowWrites && !seen.sequenceWrites && !seen.pragmaSet;
-}
-
-function narrow(value: number | bigint): number | bigint {
-  return typeof value === "bigint" && value >= -9007199254740991n && value <= 9007199254740991n
-    ? Number(value)
-    : value;
 }

@@ -32,7 +32,11 @@ export async function whereIs(
   const found: string[] = [];
   const look = (where: string, what: unknown): void => {
     const text = JSON.stringify(what, (_, value: unknown) =>
-      typeof value === "bigint" ? String(value) : value instanceof Uint8Array ? Buffer.from(value).toString("latin1") : value,
+      typeof value === "bigint"
+        ? String(value)
+        : value instanceof Uint8Array
+          ? Buffer.from(value).toString("latin1")
+          : value,
     );
     for (const secret of secrets) if (text?.includes(secret) === true) found.push(`${where}: ${secret}`);
   };
@@ -48,7 +52,8 @@ export async function whereIs(
       look(`${name} at ${at}`, await db.query(tenant, sql, [], { at }).catch(() => null));
     }
   }
-  for (const { id, name } of await db.streams(tenant)) look(name, await Array.fromAsync(db.read(tenant, id)).catch(() => null));
+  for (const { id, name } of await db.streams(tenant))
+    look(name, await Array.fromAsync(db.read(tenant, id)).catch(() => null));
   look("audit", await Array.fromAsync(db.audit(tenant)));
   look("certificates", await db.subjectCertificates(tenant));
   found.push(...(await inFiles(scratch, tenant, secrets)));
@@ -76,7 +81,8 @@ async function inFiles(scratch: Scratch, tenant: TenantId, secrets: readonly str
 /** Every page of a copy of the file, also the free ones, in clear. */
 function plainPages(path: string, key: Buffer): Buffer {
   const copy = join(fs.mkdtempSync(join(path, "..", "..", "..", "..", "..", "plain-")), "copy.db");
-  for (const suffix of ["", "-wal"]) if (fs.existsSync(path + suffix)) fs.copyFileSync(path + suffix, copy + suffix);
+  for (const suffix of ["", "-wal"])
+    if (fs.existsSync(path + suffix)) fs.copyFileSync(path + suffix, copy + suffix);
   const db = new Database(copy);
   db.pragma("cipher='aegis'");
   db.pragma(`key='raw:${key.toString("hex")}'`);
