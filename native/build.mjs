@@ -13,9 +13,16 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const sources = ["guard.c", "authorizer.c", "watchdog.c", "rowcodec.c", "bounded.c", "like.c", "scrub.c"].map(
-  (name) => join(here, name),
-);
+const sources = [
+  "guard.c",
+  "authorizer.c",
+  "watchdog.c",
+  "rowcodec.c",
+  "bounded.c",
+  "like.c",
+  "scrub.c",
+  "shared.c",
+].map((name) => join(here, name));
 const inputs = [...sources, join(here, "guard.h"), join(here, "allowed.h"), fileURLToPath(import.meta.url)];
 const extension = process.platform === "darwin" ? "dylib" : "so";
 

@@ -29,6 +29,7 @@ const guard = [
   "bounded.c",
   "like.c",
   "scrub.c",
+  "shared.c",
   "fuzz/driver.c",
   "fuzz/fuzz.c",
 ];

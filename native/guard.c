@@ -26,8 +26,8 @@ static void refuse(sqlite3_context *context, const char *message, int code){
   sqlite3_result_error_code(context, code);
 }
 
-/* The guard, if the first argument is its secret; else 0 with the error set. Constant time in the secret. */
-static Guard *authenticate(sqlite3_context *context, sqlite3_value *given){
+/* Constant time in the secret. */
+Guard *kimberlite_authenticate(sqlite3_context *context, sqlite3_value *given){
   Guard *g = sqlite3_user_data(context);
   unsigned different = !g->ready || sqlite3_value_type(given)!=SQLITE_BLOB || sqlite3_value_bytes(given)!=SECRET_SIZE;
   const volatile unsigned char *bytes = different ? g->secret : sqlite3_value_blob(given);
@@ -67,7 +67,7 @@ static void setup_function(sqlite3_context *context, int argc, sqlite3_value **a
 }
 
 static void enter_function(sqlite3_context *context, int argc, sqlite3_value **argv){
-  Guard *g = authenticate(context, argv[0]);
+  Guard *g = kimberlite_authenticate(context, argv[0]);
   int mode = argc==3 ? sqlite3_value_int(argv[1]) : TRUSTED;
   if( g==0 ) return;
   int again = g->mode==READ && mode==READ; /* a reader stays entered from one read to the next */
@@ -83,7 +83,7 @@ static void enter_function(sqlite3_context *context, int argc, sqlite3_value **a
 }
 
 static void leave_function(sqlite3_context *context, int argc, sqlite3_value **argv){
-  Guard *g = authenticate(context, argv[0]);
+  Guard *g = kimberlite_authenticate(context, argv[0]);
   int unresolved = 0, highest = 0;
   if( g==0 || argc!=1 ) return;
   g->mode = TRUSTED;
@@ -93,13 +93,13 @@ static void leave_function(sqlite3_context *context, int argc, sqlite3_value **a
 }
 
 static void denied_function(sqlite3_context *context, int argc, sqlite3_value **argv){
-  Guard *g = authenticate(context, argv[0]);
+  Guard *g = kimberlite_authenticate(context, argv[0]);
   if( g && argc==1 && g->denied[0] ) sqlite3_result_text(context, g->denied, -1, SQLITE_TRANSIENT);
 }
 
 /* `on` is 0 or 1, except for hide_schema: there it is the number of the expression that may read. */
 static void config_function(sqlite3_context *context, int argc, sqlite3_value **argv){
-  Guard *g = authenticate(context, argv[0]);
+  Guard *g = kimberlite_authenticate(context, argv[0]);
   if( g==0 || argc!=3 ) return;
   const char *what = (const char*)sqlite3_value_text(argv[1]);
   int on = sqlite3_value_int(argv[2]);
@@ -115,7 +115,7 @@ static void config_function(sqlite3_context *context, int argc, sqlite3_value **
 
 /* While trusted: overwrites the process's freed memory. */
 static void scrub_function(sqlite3_context *context, int argc, sqlite3_value **argv){
-  Guard *g = authenticate(context, argv[0]);
+  Guard *g = kimberlite_authenticate(context, argv[0]);
   if( g==0 || argc!=1 ) return;
   if( g->mode!=TRUSTED ) return refuse(context, "kimberlite: cannot scrub", SQLITE_MISUSE);
   sqlite3_result_int(context, kimberlite_scrub_memory());
@@ -126,6 +126,7 @@ static void release(void *p){
   Guard *g = p;
   if( --g->references>0 ) return;
   kimberlite_disarm(g);
+  kimberlite_withdraw(g);
   memset(g, 0, sizeof *g);
   sqlite3_free(g);
 }
@@ -138,6 +139,7 @@ static const struct {
     {"kimberlite_setup", 3, setup_function}, {"kimberlite_enter", 3, enter_function},
     {"kimberlite_leave", 1, leave_function}, {"kimberlite_denied", 1, denied_function},
     {"kimberlite_config", 3, config_function}, {"kimberlite_scrub", 1, scrub_function},
+    {"kimberlite_offer", 5, kimberlite_offer}, {"kimberlite_collation", 3, kimberlite_collation},
 };
 
 EXPORTED int sqlite3_guard_init(sqlite3 *db, char **error, const sqlite3_api_routines *api){
@@ -152,6 +154,7 @@ EXPORTED int sqlite3_guard_init(sqlite3 *db, char **error, const sqlite3_api_rou
   int rc = kimberlite_register_rowcodec(db);
   if( rc==SQLITE_OK ) rc = kimberlite_register_bounded(db);
   if( rc==SQLITE_OK ) rc = kimberlite_register_like(db);
+  if( rc==SQLITE_OK ) rc = kimberlite_register_shared(g);
   for(size_t i=0; rc==SQLITE_OK && i<sizeof CALLS/sizeof CALLS[0]; i++){
     g->references++;
     rc = sqlite3_create_function_v2(

@@ -7,6 +7,7 @@
  *   rowcodec.c   row images
  *   bounded.c    SQL functions whose own versions no deadline can stop
  *   like.c       LIKE and GLOB, likewise
+ *   shared.c     a table of one connection read through another
  *   scrub.c      overwriting memory that was freed
  *   allowed.h    the lists of functions and pragmas
  *
@@ -32,6 +33,7 @@ enum {
 
 /* The guard of one connection. */
 typedef struct Guard Guard;
+typedef struct Source Source;
 struct Guard {
   sqlite3 *db;
   int references;          /* SQL functions that point here */
@@ -42,10 +44,14 @@ struct Guard {
   int filtered;            /* that expression was compiled since enter */
   unsigned char secret[SECRET_SIZE];
   char denied[201];        /* the first denial since enter */
+  Source *sources;         /* what this connection offers to others */
   Guard *next, **link;     /* the watchdog's: place among the armed, while link is not 0 */
   int64_t deadline_ns;     /* the watchdog's */
   int expired;             /* the watchdog's */
 };
+
+/* The guard, if `given` is its secret; else 0 with the error set. */
+Guard *kimberlite_authenticate(sqlite3_context *context, sqlite3_value *given);
 
 /* An authorizer callback (sqlite3_set_authorizer) over a Guard. */
 int kimberlite_authorize(void *guard, int action, const char *a, const char *b, const char *db, const char *within);
@@ -62,6 +68,12 @@ int kimberlite_register_rowcodec(sqlite3 *db);
 /* Registers instr, replace, trim, ltrim, rtrim and unhex; returns an SQLite result code. */
 int kimberlite_register_bounded(sqlite3 *db);
 int kimberlite_register_like(sqlite3 *db);
+
+/* The module kimberlite_shared; the SQL functions that prepare an offer to it; the end of a connection's offers. */
+int kimberlite_register_shared(Guard *g);
+void kimberlite_offer(sqlite3_context *context, int argc, sqlite3_value **argv);
+void kimberlite_collation(sqlite3_context *context, int argc, sqlite3_value **argv);
+void kimberlite_withdraw(Guard *g);
 
 /* Overwrites the freed memory of this thread's heap and of threads that have ended; 0 where it cannot. */
 int kimberlite_scrub_memory(void);

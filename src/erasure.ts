@@ -62,9 +62,12 @@ type GatheredFacts = Pick<ErasureFacts, "keysDestroyed" | "log" | "ciphertextKep
 export class Erasures {
   readonly #node: NodeState;
   readonly #running: Map<TenantId, Promise<ErasureCertificate>> = new Map();
+  readonly #endGrants: (id: TenantId) => Promise<void>;
 
-  constructor(node: NodeState) {
+  /** @param endGrants tells those who shared with a tenant that this has ended. */
+  constructor(node: NodeState, endGrants: (id: TenantId) => Promise<void>) {
     this.#node = node;
+    this.#endGrants = endGrants;
   }
 
   /** @throws as `Kimberlite.eraseTenant` */
@@ -238,13 +241,14 @@ export class Erasures {
 
   /** All steps after the point of no return; each may have been taken already. */
   async #finish(id: TenantId): Promise<ErasureCertificate> {
-    const { directory, keyStore, tenants, journal, clock } = this.#node;
+    const { directory, grants, keyStore, tenants, journal, clock } = this.#node;
     // Whoever waited for it while this began is turned away: it is not opened again.
     await tenants.close(id).catch(ignoreRefusal);
     const facts = await this.#lastFacts(id);
     await keyStore.destroy(id);
     this.#node.forget(id);
     failpoint("erase-after-keys");
+    await this.#endGrants(id);
     // A backup, trimming or re-encryption that is under way ends at its next step, and writes nothing more.
     await this.#node.maintain(id, async () => {
       await journal.recycle();
@@ -271,6 +275,7 @@ export class Erasures {
     const about = { action: "tenant.erase" as const, options: { actor, reason } };
     const hasLog = known.ciphertextKept && segments > 0;
     await directory.finishErasure(id, { certificate: certificate.note, hasLog }, governanceEvent(id, about));
+    grants.forgetTenant(id);
     return certificate;
   }
 

@@ -89,6 +89,12 @@ export type ErrorCode =
   | "destination_exists"
   | "storage_failed"
   | "operation_running"
+  | "grant_not_found"
+  | "grant_revoked"
+  | "grant_expired"
+  | "grant_not_yet_valid"
+  | "grant_ended"
+  | "grant_unavailable"
   | "runtime_unsupported"
   | "route_not_found"
   | "method_not_allowed"
@@ -306,6 +312,32 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
   ),
   storage_failed: row("retry", 503, 12, "The place of backups refused a read or write."),
   operation_running: row("reject", 409, 3, "The same operation is under way for this tenant already."),
+  grant_not_found: row(
+    "reject",
+    404,
+    5,
+    "There is no such grant, or nothing of that stream was granted to the tenant.",
+  ),
+  grant_revoked: row("reject", 403, 4, "The grant was revoked."),
+  grant_expired: row("reject", 403, 4, "The grant has expired."),
+  grant_not_yet_valid: row(
+    "reject",
+    403,
+    4,
+    "The grant is not valid yet; `detail.notBeforeUs` is when it is.",
+  ),
+  grant_ended: row(
+    "reject",
+    410,
+    5,
+    "The grant has ended: what it shared was dropped, renamed, altered or erased by its owner.",
+  ),
+  grant_unavailable: row(
+    "retry",
+    503,
+    8,
+    "What is granted cannot be read at present; nothing more is told of the owner.",
+  ),
   runtime_unsupported: row(
     "reject",
     500,

@@ -100,6 +100,9 @@ export { DEFAULT_LIMITS, type StatementLimits } from "./projection/connection.ts
 export type { Row, SqlInput, SqlParams, SqlValue } from "./projection/values.ts";
 export type { ReencryptOptions, ReencryptProgress, ReencryptReport } from "./reencryption.ts";
 export { type RestoreOptions, type RestoreReport, restoreNode } from "./restore.ts";
+export { type Grant, type GrantState, type Permission, Permissions } from "./sharing/grant.ts";
+export type { GrantRequest } from "./sharing/grant-terms.ts";
+export type { SharedItem, SharedOptions } from "./sharing.ts";
 export type { AppendOptions, AppendResult } from "./stream/append.ts";
 export type { EventValue } from "./stream/event.ts";
 export type {

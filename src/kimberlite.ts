@@ -52,6 +52,7 @@ import type { ErasureCertificate } from "./erasure/certificate.ts";
 import type { SubjectErasureCertificate } from "./erasure/subject-certificate.ts";
 import { type EraseOptions, Erasures } from "./erasure.ts";
 import { kimberliteError } from "./errors.ts";
+import { Granting, PREDICATE_STREAM } from "./granting.ts";
 import { HeldKeys, moveTenantKey } from "./held-keys.ts";
 import type { TenantKeyReport } from "./keys/key-report.ts";
 import type { MasterKeyProvider } from "./keys/master-key.ts";
@@ -102,6 +103,9 @@ import type { Row, SqlInput, SqlParams } from "./projection/values.ts";
 import type { StatementRequest, StatementResult } from "./projection/writer.ts";
 import { type ReencryptOptions, type ReencryptReport, reencryptTenant } from "./reencryption.ts";
 import { adoptRestore } from "./restore.ts";
+import type { Grant } from "./sharing/grant.ts";
+import type { GrantRequest } from "./sharing/grant-terms.ts";
+import { type SharedItem, type SharedOptions, Sharing } from "./sharing.ts";
 import {
   type AppendOptions,
   type AppendResult,
@@ -161,14 +165,19 @@ export class Kimberlite implements AsyncDisposable {
   readonly #subjects: SubjectErasures;
   readonly #held: HeldKeys;
   readonly #access: Access;
+  readonly #granting: Granting;
+  readonly #sharing: Sharing;
   #closed: Promise<void> | undefined;
 
   private constructor(node: NodeState) {
     this.#node = node;
-    this.#erasures = new Erasures(node);
     this.#subjects = new SubjectErasures(node);
     this.#held = new HeldKeys(node, node.keyCacheMs);
     this.#access = new Access(node);
+    const admit = (id: TenantId): TenantId => this.#admitted(id).id;
+    this.#granting = new Granting(node, admit);
+    this.#sharing = new Sharing(node, this.#granting, admit);
+    this.#erasures = new Erasures(node, (id) => this.#granting.tenantErased(id));
   }
 
   /**
@@ -186,7 +195,9 @@ export class Kimberlite implements AsyncDisposable {
     try {
       await db.#erasures.resume();
       await db.#subjects.resume();
-      await adoptRestore(db.#node);
+      await adoptRestore(db.#node, (grant) =>
+        db.#granting.endLost(grant, "the node was restored from a backup"),
+      );
       return db;
     } catch (error) {
       await db.close().catch(() => undefined);
@@ -505,6 +516,100 @@ export class Kimberlite implements AsyncDisposable {
     });
   }
 
+  /**
+   * Lets another tenant read a table or event stream of this one: of a table all columns and rows, unless the grant names
+   * columns, a row predicate or a number of rows. Recorded at both tenants, before it stands.
+   *
+   * A grant ends when it is revoked, when it expires, and when its table is dropped, renamed, made anew or altered (but for
+   * columns that are added: those are not shared). It is not passed on, exported or restored.
+   * @throws `stream_not_found`, `tenant_not_found`, `tenant_suspended`, `invalid_sql` for a predicate that is not an
+   * expression over the table's own columns, `quota_exceeded`, `invalid_argument`
+   */
+  async grantAccess(request: GrantRequest): Promise<Grant> {
+    this.#open();
+    return this.#granting.grant(request);
+  }
+
+  /** Ends a grant, at once, also for reads that are under way. Idempotent. @throws `grant_not_found`, `invalid_argument` */
+  async revokeAccess(
+    grantId: string,
+    options: GovernanceOptions & { readonly reason: string },
+  ): Promise<Grant> {
+    this.#open();
+    return this.#granting.revoke(grantId, options);
+  }
+
+  /** Grants that the tenant made and grants that were made to it, oldest first, with those that have ended. */
+  async listGrants(id: TenantId): Promise<Grant[]> {
+    return this.#granting.list(this.#open().directory.get(TenantId(id)).id);
+  }
+
+  /**
+   * Reads a table that another tenant shares with the reader, by SQL, in a database of the reader's own that holds that one
+   * table with the columns and rows that are granted. It counts as an operation of the reader, and is recorded at both
+   * tenants before it resolves.
+   *
+   * @throws `grant_not_found`, `grant_revoked`, `grant_expired`, `grant_not_yet_valid`, `grant_ended`, `grant_unavailable`;
+   * as `query`
+   */
+  async queryShared(
+    reader: TenantId,
+    stream: StreamId,
+    sql: string,
+    params?: SqlParams,
+    options?: SharedOptions,
+  ): Promise<Row[]> {
+    this.#open();
+    return (await this.#sharing.query(TenantId(reader), stream, { sql, params }, options)).rows as Row[];
+  }
+
+  /** As `queryShared`, with rows as arrays and the names of their columns. */
+  async sharedArrays(
+    reader: TenantId,
+    stream: StreamId,
+    sql: string,
+    params?: SqlParams,
+    options?: SharedOptions,
+  ): Promise<ArraysResult> {
+    this.#open();
+    const request = { sql, params, arrays: true };
+    return toArraysResult(await this.#sharing.query(TenantId(reader), stream, request, options), undefined);
+  }
+
+  /** As `queryShared`, row by row: the grant is looked at again before each. */
+  async *iterateShared(
+    reader: TenantId,
+    stream: StreamId,
+    sql: string,
+    params?: SqlParams,
+    options?: SharedOptions,
+  ): AsyncGenerator<Row, void> {
+    this.#open();
+    yield* this.#sharing.iterate(TenantId(reader), stream, { sql, params }, options) as AsyncGenerator<
+      Row,
+      void
+    >;
+  }
+
+  /**
+   * Reads an event stream that another tenant shares with the reader, in order. The grant is looked at again before each
+   * event; each page of them is recorded at both tenants before its first.
+   *
+   * @throws as `queryShared`
+   */
+  async *readShared(
+    reader: TenantId,
+    stream: StreamId,
+    range: ReadRange = {},
+    options?: SharedOptions,
+  ): AsyncGenerator<SharedItem, void> {
+    this.#open();
+    const given = parseOptions(range);
+    const from = parseOffset(given.from ?? 0n, "from");
+    const limit = parseCount(given.limit ?? Number.MAX_SAFE_INTEGER, { name: "limit", min: 0 });
+    yield* this.#sharing.read(TenantId(reader), stream, { from, limit }, options);
+  }
+
   /** The tenant's audit stream, in order: what was done to it, by whom and why. */
   async *audit(id: TenantId, range: AuditRange = {}): AsyncGenerator<AuditEntry, void> {
     const tenant = this.#open().directory.get(TenantId(id)).id;
@@ -651,7 +756,7 @@ export class Kimberlite implements AsyncDisposable {
         .map(({ id: local, kind, name }) => ({
           id: StreamId(engine.tenant, local),
           kind,
-          name: local === AUDIT_STREAM ? "audit" : name,
+          name: local === AUDIT_STREAM ? "audit" : local === PREDICATE_STREAM ? "grants" : name,
         })),
     );
   }
@@ -904,6 +1009,7 @@ export class Kimberlite implements AsyncDisposable {
     try {
       await this.#held.close();
       await this.#access.close();
+      await this.#sharing.close();
     } finally {
       await this.#node.close();
     }

@@ -13,6 +13,7 @@ import {
   writeInstallation,
 } from "./directory/data-directory.ts";
 import { Directory } from "./directory/directory.ts";
+import { Grants } from "./directory/grants.ts";
 import { assert, kimberliteError } from "./errors.ts";
 import type { Disk } from "./host/disk.ts";
 import type { Randomness } from "./host/randomness.ts";
@@ -50,6 +51,7 @@ export class NodeState {
   readonly installation: Installation;
   readonly directory: Directory;
   readonly credentials: CredentialStore;
+  readonly grants: Grants;
   readonly tenants: OpenTenants;
   readonly limits: StatementLimits;
   readonly clock: TrustedClock;
@@ -83,6 +85,7 @@ export class NodeState {
     readonly system: SystemTenant;
     readonly directory: Directory;
     readonly credentials: CredentialStore;
+    readonly grants: Grants;
     readonly unlock: () => void;
   }) {
     const { base } = parts;
@@ -97,6 +100,7 @@ export class NodeState {
     this.#system = parts.system;
     this.directory = parts.directory;
     this.credentials = parts.credentials;
+    this.grants = parts.grants;
     this.limits = base.limits;
     this.clock = base.clock;
     this.disk = base.disk;
@@ -152,6 +156,7 @@ export class NodeState {
     try {
       const directory = await Directory.load(() => system.healthy(), base.clock);
       const credentials = await CredentialStore.load(() => system.healthy());
+      const grants = await Grants.load(() => system.healthy());
       await beginTime(directory, base.clock);
       if (present === undefined) await writeInstallation(disk, root, installation);
       return new NodeState({
@@ -164,6 +169,7 @@ export class NodeState {
         system,
         directory,
         credentials,
+        grants,
         unlock,
       });
     } catch (error) {

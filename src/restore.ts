@@ -34,6 +34,7 @@ import type { NodeState } from "./node-state.ts";
 import { requireMasterKey } from "./open-options.ts";
 import { type OperationOptions, parseContext } from "./operations.ts";
 import { projectionFolder } from "./pipeline/projection-base.ts";
+import type { GrantRow } from "./sharing/grant.ts";
 import { hasMethods, parseCallback, parseOptions } from "./tenant/call-options.ts";
 import { SYSTEM_TENANT, TenantId } from "./tenant/tenant-id.ts";
 import { clearBuilds } from "./tenant-building.ts";
@@ -130,16 +131,23 @@ export async function restoreNode(options: RestoreOptions): Promise<RestoreRepor
 
 /**
  * At the first start after a restore: what was erased since is erased here, what the catalogue of that time does not know
- * of goes, and the system's audit stream says that it was restored.
+ * of goes, grants end, and the system's audit stream says that it was restored.
  */
-export async function adoptRestore(node: NodeState): Promise<void> {
+export async function adoptRestore(
+  node: NodeState,
+  endGrant: (grant: GrantRow) => Promise<void>,
+): Promise<void> {
   const path = join(node.root, RESTORED_FILE);
   const bytes = node.disk.readFile(path);
   if (bytes !== undefined) {
     const { backup, actor, atUs, erased } = JSON.parse(bytes.toString("utf8")) as Restored;
-    for (const [tenant, certificate] of Object.entries(erased))
+    for (const [tenant, certificate] of Object.entries(erased)) {
       await node.directory.adoptErased(TenantId(tenant), certificate);
+      node.grants.forgetTenant(TenantId(tenant));
+    }
     await removeUnknown(node);
+    // One that was revoked since would stand again.
+    for (const grant of node.grants.active()) await endGrant(grant);
     const detail = { backup, ...(atUs === null ? {} : { atUs }) };
     await node.directory.note({ action: "tenant.restore", outcome: "done", actor, detail });
     node.disk.removeFile(path);

@@ -38,6 +38,11 @@ export type AuditAction =
   | "issuer.remove"
   | "auth.fail"
   | "auth.refuse"
+  | "grant.create"
+  | "grant.use"
+  | "grant.revoke"
+  | "grant.expire"
+  | "grant.end"
   | "clock.gap";
 
 /** `began`: it is about to take effect; `done`: it has; `refused` and `failed` say why in `code`. */

@@ -6,6 +6,7 @@ import { kimberliteError } from "../errors.ts";
 import type { TenantEngine } from "../pipeline/tenant-engine.ts";
 import type { WriteSession } from "../projection/writer.ts";
 import type { RecordedTime } from "../retention/trusted-clock.ts";
+import { GRANTS_TABLE } from "../sharing/grant-rows.ts";
 import { Region } from "../tenant/region.ts";
 import type {
   LegalHold,
@@ -67,6 +68,7 @@ const TABLES: Readonly<Record<string, string>> = {
   issuers: `CREATE TABLE issuers (
   tenant INTEGER NOT NULL, issuer TEXT NOT NULL, config TEXT NOT NULL, created_at_us INTEGER NOT NULL,
   created_by TEXT NOT NULL, PRIMARY KEY (tenant, issuer)) STRICT`,
+  grants: GRANTS_TABLE,
   trusted_time: `CREATE TABLE trusted_time (
   id INTEGER PRIMARY KEY CHECK (id = 1), trusted_us INTEGER NOT NULL, wall_us INTEGER NOT NULL) STRICT`,
 };

@@ -16,6 +16,7 @@ import { Serial } from "../keys/serial.ts";
 import type { TenantEngine } from "../pipeline/tenant-engine.ts";
 import type { WriteSession } from "../projection/writer.ts";
 import type { RecordedTime } from "../retention/trusted-clock.ts";
+import { deleteGrantsOf } from "../sharing/grant-rows.ts";
 import { Region } from "../tenant/region.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import {
@@ -247,6 +248,7 @@ export class Directory {
     await this.#write((session) => {
       putCertificate(session, id, end.certificate);
       updateEntry(session, entry, ["state", "hasLog"]);
+      deleteGrantsOf(session, id);
     }, audit);
     this.#refused.delete(id);
     this.#remember(entry);
@@ -278,6 +280,7 @@ export class Directory {
       insertErasure(session, row);
       putCertificate(session, id, certificate);
       updateEntry(session, entry, ["state", "hasLog"]);
+      deleteGrantsOf(session, id);
     }, undefined);
     this.#remember(entry);
   }

@@ -17,6 +17,7 @@ import {
   type StatementLimits,
   walBytes,
 } from "../projection/connection.ts";
+import type { Guard } from "../projection/guard.ts";
 import type { LaneTarget } from "../projection/lane-protocol.ts";
 import type { Lanes } from "../projection/lanes.ts";
 import { ProjectionReader } from "../projection/reader.ts";
@@ -51,6 +52,7 @@ export interface EngineOptions extends RecoveryParts {
 /** A projection as it was after `size` records. */
 export interface ProjectionSnapshot {
   readonly db: SqliteDatabase;
+  readonly guard: Guard;
   readonly size: bigint;
   close(): void;
 }
@@ -197,7 +199,7 @@ export class TenantEngine {
     await this.pipeline.settled();
     this.requireOpen();
     const { limits } = this.#options;
-    const { db } = openConnection({
+    const { db, guard } = openConnection({
       path: this.projectionPath,
       key: this.#projectionKey,
       role: "read",
@@ -206,7 +208,7 @@ export class TenantEngine {
     try {
       db.exec("BEGIN");
       const size = new Bookkeeping(db).readMeta().nextOffset;
-      return { db, size, close: () => void db.close() };
+      return { db, guard, size, close: () => void db.close() };
     } catch (error) {
       db.close();
       throw error;

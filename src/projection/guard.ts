@@ -73,10 +73,28 @@ export interface Guard {
   /** While trusted: from here on only the common table expression `_kimberlite_schema_<view>` reads the schema table. */
   hideSchema(view: number): void;
   /**
+   * While trusted: offers a query on this connection to the next table that another connection of this thread makes with
+   * `CREATE VIRTUAL TABLE … USING kimberlite_shared`. Close that connection before this one.
+   */
+  offer(shared: SharedOffer): void;
+  /** While trusted: the collation that a column was declared with. */
+  collation(table: string, column: string): string;
+  /**
    * While trusted: overwrites the memory that this thread and threads that have ended freed. Cost: as long as writing all
    * that is free, tens of milliseconds. @returns false where the platform's allocator does not let it
    */
   scrubMemory(): boolean;
+}
+
+/** A query for a reader who has a connection of its own (`native/shared.c`). */
+export interface SharedOffer {
+  /** CREATE TABLE as the reader's connection sees it. */
+  readonly declaration: string;
+  /** Gives columns c0, c1, … and with `hasRowid` the rowid behind them. */
+  readonly query: string;
+  /** A letter a column: what may be compared on this connection. `n` numbers, `t` text, `-` nothing. */
+  readonly kinds: string;
+  readonly hasRowid: boolean;
 }
 
 const ENTER_SQL = "SELECT kimberlite_enter(?, ?, ?)";
@@ -187,6 +205,15 @@ class ConnectionGuard implements Guard {
 
   hideSchema(view: number): void {
     this.#configure.get(this.#secret, "hide_schema", view);
+  }
+
+  offer({ declaration, query, kinds, hasRowid }: SharedOffer): void {
+    const offer = this.#prepare("SELECT kimberlite_offer(?, ?, ?, ?, ?)");
+    offer.get(this.#secret, declaration, query, kinds, hasRowid ? 1 : 0);
+  }
+
+  collation(table: string, column: string): string {
+    return String(this.#prepare("SELECT kimberlite_collation(?, ?, ?)").get(this.#secret, table, column));
   }
 
   scrubMemory(): boolean {

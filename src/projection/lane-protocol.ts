@@ -5,6 +5,7 @@
 import { type ErrorCode, type ErrorDetail, KimberliteError, kimberliteError } from "../errors.ts";
 import type { ProjectionMeta } from "./bookkeeping.ts";
 import type { StatementLimits } from "./connection.ts";
+import type { SharedView } from "./shared-table.ts";
 import { fromSqlite, isSqliteError } from "./sqlite-error.ts";
 import type { StatementRequest, StatementResult } from "./writer.ts";
 
@@ -23,6 +24,12 @@ export interface SubjectErased {
 
 export type LaneCall =
   | { readonly kind: "query"; readonly target: LaneTarget; readonly request: StatementRequest }
+  | {
+      readonly kind: "shared";
+      readonly target: LaneTarget;
+      readonly view: SharedView;
+      readonly request: StatementRequest;
+    }
   | { readonly kind: "begin"; readonly target: LaneTarget }
   | { readonly kind: "run"; readonly requests: readonly StatementRequest[] }
   | { readonly kind: "erase-subject"; readonly erased: SubjectErased; readonly logOffset: bigint }

@@ -17,6 +17,8 @@ import {
   toLaneError,
 } from "./lane-protocol.ts";
 import { ProjectionReader } from "./reader.ts";
+import { SharedReader } from "./shared-reader.ts";
+import type { SharedView } from "./shared-table.ts";
 import {
   ProjectionWriter,
   type StatementRequest,
@@ -28,6 +30,7 @@ interface Serving {
   readonly path: string;
   reader: ProjectionReader | undefined;
   writer: ProjectionWriter | undefined;
+  shared: { readonly key: string; readonly reader: SharedReader } | undefined;
 }
 
 let serving: Serving | undefined;
@@ -36,7 +39,7 @@ let session: WriteSession | undefined;
 function serve(target: LaneTarget): Serving {
   if (serving?.path !== target.path) {
     forget();
-    serving = { path: target.path, reader: undefined, writer: undefined };
+    serving = { path: target.path, reader: undefined, writer: undefined, shared: undefined };
   }
   return serving as Serving;
 }
@@ -44,6 +47,7 @@ function serve(target: LaneTarget): Serving {
 function forget(): void {
   session = undefined;
   serving?.reader?.close();
+  serving?.shared?.reader.close();
   if (serving?.writer?.inTransaction === true) serving.writer.rollback();
   serving?.writer?.close();
   serving = undefined;
@@ -53,6 +57,17 @@ function readerOf(target: LaneTarget): ProjectionReader {
   const served = serve(target);
   served.reader ??= new ProjectionReader(connect(target, "read"), target.limits);
   return served.reader;
+}
+
+function sharedReaderOf(target: LaneTarget, view: SharedView): SharedReader {
+  const served = serve(target);
+  const key = JSON.stringify(view);
+  if (served.shared?.key !== key) {
+    served.shared?.reader.close();
+    served.shared = undefined;
+    served.shared = { key, reader: new SharedReader(connect(target, "read"), target.limits, view) };
+  }
+  return served.shared.reader;
 }
 
 function writerOf(target: LaneTarget): ProjectionWriter {
@@ -78,6 +93,8 @@ function answer(call: LaneCall): LaneValue {
   switch (call.kind) {
     case "query":
       return readerOf(call.target).queryBounded(call.request);
+    case "shared":
+      return sharedReaderOf(call.target, call.view).query(call.request);
     case "begin":
       return begin(call.target);
     case "run":

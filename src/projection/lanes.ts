@@ -14,6 +14,7 @@ import {
   type LaneTarget,
   type SubjectErased,
 } from "./lane-protocol.ts";
+import type { SharedView } from "./shared-table.ts";
 import type { StatementRequest, StatementResult } from "./writer.ts";
 
 const WORKER_URL: URL = new URL(
@@ -25,6 +26,8 @@ const DEFAULT_MAX_LANES = 6;
 /** A lane that is somebody's until it is given back. */
 export interface Lease {
   query(target: LaneTarget, request: StatementRequest): Promise<StatementResult>;
+  /** Runs a statement of a reader to whom a table of the target's is shared. */
+  shared(target: LaneTarget, view: SharedView, request: StatementRequest): Promise<StatementResult>;
   begin(target: LaneTarget): Promise<void>;
   run(requests: readonly StatementRequest[]): Promise<StatementResult[]>;
   eraseSubject(erased: SubjectErased, logOffset: bigint): Promise<void>;
@@ -189,6 +192,7 @@ function call<T>(lane: Lane, message: LaneCall): Promise<T> {
 function leaseOf(lane: Lane): Lease {
   return {
     query: (target, request) => call(lane, { kind: "query", target, request }),
+    shared: (target, view, request) => call(lane, { kind: "shared", target, view, request }),
     begin: (target) => call(lane, { kind: "begin", target }),
     run: (requests) => call(lane, { kind: "run", requests }),
     eraseSubject: (erased, logOffset) => call(lane, { kind: "erase-subject", erased, logOffset }),

@@ -28,7 +28,11 @@ export interface SqliteDatabase {
   pragma(source: string, options?: { readonly simple?: boolean }): unknown;
   function(
     name: string,
-    options: { readonly safeIntegers?: boolean; readonly deterministic?: boolean },
+    options: {
+      readonly safeIntegers?: boolean;
+      readonly deterministic?: boolean;
+      readonly varargs?: boolean;
+    },
     implementation: (...args: unknown[]) => unknown,
   ): unknown;
   loadExtension(path: string): unknown;
