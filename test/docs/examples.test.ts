@@ -24,6 +24,10 @@ it("docs/multitenancy.md runs and gives what it says", () => {
   expect(run(program)).toMatch(/^0n event\ntrue \d+n\nretention.set done\n7 checks\n$/);
 });
 
+it("docs/sharing.md runs and gives what it says", () => {
+  expect(run(typescriptProgram(readCheckoutFile("docs/sharing.md")))).toBe("4 checks\n");
+});
+
 it("a wrong comment is found", () => {
   const page = (comment: string): string =>
     `\`\`\`ts\nawait (async () => [{ a: 1 }])(); // ${comment}\n\`\`\`\n`;

@@ -231,7 +231,7 @@ describe("both audit streams", () => {
     const asked: string[] = [];
     for (const stream of [hospitals.table, StreamId(OWNER, 9_999), StreamId(424_242, 100)]) {
       const error = await hospitals.db.queryShared(STRANGER, stream, COUNT).catch((thrown: Error) => thrown);
-      asked.push(`${(error as Error).message} ${await codeOf(Promise.reject(error))}`);
+      asked.push(`${(error as Error).message} ${String(await codeOf(Promise.reject(error)))}`);
     }
     expect(new Set(asked).size).toBe(1);
     expect(await told(STRANGER)).toEqual(asked.map(() => "grant.use refused grant_not_found"));

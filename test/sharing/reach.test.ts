@@ -1,7 +1,7 @@
 /** What a reader can reach by SQL under a grant: the columns and rows that are shared, and nowhere else. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { KimberliteError, type Row, type SqlParams } from "../../src/index.ts";
-import { HIDDEN, HIDDEN_NAMES, Hospitals, OWNER, READER } from "./hospitals.ts";
+import { HIDDEN, HIDDEN_NAMES, Hospitals, OWNER } from "./hospitals.ts";
 
 let hospitals: Hospitals;
 
