@@ -11,10 +11,12 @@ import { type Clock, systemClock } from "../host/clock.ts";
 import { type Randomness, systemRandomness } from "../host/randomness.ts";
 import type { ServedHost } from "../hrana/served-host.ts";
 import type { Kimberlite } from "../kimberlite.ts";
+import { registerAdminApi } from "./admin-api.ts";
 import { createApp } from "./app.ts";
 import { parseServerConfig, type ServerConfig, type ServerSettings } from "./config.ts";
 import { Connections } from "./connections.ts";
 import { registerHealth } from "./health.ts";
+import { Folders, type ServiceSettings, type Services } from "./services.ts";
 
 export interface ServerOptions {
   readonly db: Kimberlite;
@@ -22,9 +24,14 @@ export interface ServerOptions {
   readonly settings?: ServerSettings;
   /** Adds routes of its own, in a scope of its own. */
   readonly register?: (app: FastifyInstance, host: ServedHost) => void | Promise<void>;
+  /** What the admin API can reach beside the database. */
+  readonly services?: ServiceSettings;
   readonly clock?: Clock;
   readonly randomness?: Randomness;
 }
+
+/** A tenant may move its keys to a service that is reached with the node's own credentials; to no file of the node's. */
+const DEFAULT_MASTER_KEY_SCHEMES = ["awskms"];
 
 /** Where a server listens. */
 export interface ServerAddress {
@@ -66,6 +73,8 @@ export class Server implements AsyncDisposable {
     const host = makeHost(options, { config, connections, randomness, draining: drain.signal });
     const app = createApp({ config, connections, randomness, isDraining });
     registerHealth(app, isDraining);
+    const services = makeServices(options);
+    await app.register(async (scope) => registerAdminApi(scope, { host, config, services }));
     const { register } = options;
     if (register !== undefined) await app.register(async (scope) => register(scope, host));
     await app.listen({ host: config.host, port: config.port });
@@ -116,6 +125,15 @@ function makeHost(
     holdConnection: (principal, socket) => {
       if (principal.kind === "tenant") connections.hold(principal.tenant, socket);
     },
+  };
+}
+
+function makeServices({ services = {} }: ServerOptions): Services {
+  return {
+    folders: new Folders(services.folders ?? {}),
+    backupPlaces: new Map(Object.entries(services.backupPlaces ?? {})),
+    masterKeySchemes: services.masterKeySchemes ?? DEFAULT_MASTER_KEY_SCHEMES,
+    ...(services.rotateMasterKey === undefined ? {} : { rotateMasterKey: services.rotateMasterKey }),
   };
 }
 

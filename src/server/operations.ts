@@ -1,0 +1,17 @@
+/** The table of the admin API: what is not in it is not served under `/v1`. */
+import { AUDIT_OPERATIONS } from "./audit-operations.ts";
+import { KEY_OPERATIONS } from "./key-operations.ts";
+import { NODE_OPERATIONS } from "./node-operations.ts";
+import type { Operation } from "./operation.ts";
+import { PORTABILITY_OPERATIONS } from "./portability-operations.ts";
+import { PROOF_OPERATIONS } from "./proof-operations.ts";
+import { TENANT_OPERATIONS } from "./tenant-operations.ts";
+
+export const OPERATIONS: readonly Operation[] = [
+  ...NODE_OPERATIONS,
+  ...TENANT_OPERATIONS,
+  ...KEY_OPERATIONS,
+  ...PROOF_OPERATIONS,
+  ...PORTABILITY_OPERATIONS,
+  ...AUDIT_OPERATIONS,
+];
