@@ -117,10 +117,12 @@ export function moveTenantKey(
   return directory.changing(id, async (changes) => {
     const former = await presentHolder(node, changes.entry);
     const to = own === undefined ? masters.forNewTenants : await masters.held(own);
+    // Asked for before anything is recorded or changed: a key that is not there is nobody's.
+    const { keyId } = to;
     const about = {
       action: "key.move" as const,
       options,
-      detail: { from: former ?? "node", to: own ?? "node" },
+      detail: { from: former ?? "node", to: own ?? "node", keyId },
     };
     const event = await auditTenant(node, id, governanceEvent(id, about));
     // Both are in the catalogue while the KEK is under either.

@@ -16,6 +16,7 @@ import {
 } from "./installation.ts";
 import { startProgress } from "./progress.ts";
 import { counted, escapeLine, formatBytes, formatTime, renderTable, toJson } from "./render.ts";
+import { withoutInternals } from "./tenant.ts";
 
 interface BackupFlags extends RecordedOptions {
   readonly to: string;
@@ -159,7 +160,7 @@ export async function restoreTenant(options: RestoreTenantFlags): Promise<undefi
       }),
     );
     progress.stop();
-    if (options.json === true) console.log(toJson(entry));
+    if (options.json === true) console.log(toJson(withoutInternals(entry)));
     else console.log(`tenant ${entry.id} (${escapeLine(entry.name)}) is what tenant ${tenant} was`);
   } finally {
     progress.stop();

@@ -179,7 +179,7 @@ export async function audit(options: AuditFlags): Promise<undefined> {
   ]);
   console.log(
     rows.length === 0
-      ? "nothing yet"
+      ? "no such event"
       : renderTable(["at", "time", "actor", "action", "outcome", "tenant", "about"], rows),
   );
 }

@@ -169,8 +169,9 @@ export async function rotateMasterKeyTo(
   const uri = keptUri(given);
   const { masterKey: former } = readConfiguration(paths);
   const next = await openMasterKey(uri);
-  await configure(paths, { ...(former === undefined ? {} : { masterKey: former }), nextMasterKey: uri });
+  // Read before it is kept: a key that is not there is not made part of the installation.
   const keyId = next.keyId;
+  await configure(paths, { ...(former === undefined ? {} : { masterKey: former }), nextMasterKey: uri });
   await withInstallation(paths, (db) => db.rotateMasterKey(next, options));
   await configure(paths, { masterKey: uri });
   return keyId;

@@ -1,12 +1,14 @@
 /** `kimberlite export` and `import`, and `verify` of an export. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { kimberliteError } from "../errors.ts";
 import { verifyExport } from "../portability.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
 import { installationPaths, keptUri, recorded, withInstallation } from "./installation.ts";
 import { startProgress } from "./progress.ts";
 import { counted, escapeLine, formatBytes, toJson } from "./render.ts";
+import { withoutInternals } from "./tenant.ts";
 
 interface ExportFlags extends RecordedOptions {
   readonly tenant: TenantId;
@@ -61,7 +63,7 @@ export async function importTenant(directory: string, options: ImportFlags): Pro
       }),
     );
     progress.stop();
-    if (options.json === true) console.log(toJson(entry));
+    if (options.json === true) console.log(toJson(withoutInternals(entry)));
     else console.log(`tenant ${entry.id} (${escapeLine(entry.name)}) is here, with its history`);
   } finally {
     progress.stop();
@@ -79,7 +81,7 @@ export function looksLikeExport(path: string): boolean {
 
 export async function verifyExported(
   path: string,
-  options: GlobalOptions & { readonly key?: string },
+  options: GlobalOptions & { readonly key?: string; readonly tenant?: TenantId },
 ): Promise<undefined> {
   const progress = startProgress("verify");
   try {
@@ -89,6 +91,8 @@ export async function verifyExported(
     });
     progress.stop();
     const { tenant, size, root, trusted } = found;
+    if (options.tenant !== undefined && tenant !== options.tenant.toString())
+      throw kimberliteError("export_invalid", `the export is of tenant ${tenant}`);
     if (options.json === true) return void console.log(toJson({ ok: true, ...found }));
     console.log(`the export is whole: tenant ${tenant}, ${counted(size, "record")}, Merkle root ${root}`);
     console.log(

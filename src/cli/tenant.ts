@@ -141,7 +141,8 @@ function reportState(options: GlobalOptions, entry: TenantEntry): void {
   else console.log(`tenant ${entry.id} is ${entry.state}`);
 }
 
-function withoutInternals(entry: TenantEntry): TenantEntry {
+/** What of an entry is for its readers. */
+export function withoutInternals(entry: TenantEntry): TenantEntry {
   const { hasLog: _, ...known } = entry as TenantEntry & { readonly hasLog?: boolean };
   return known;
 }

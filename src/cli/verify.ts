@@ -40,7 +40,11 @@ interface Finding {
 export async function verify(path: string | undefined, options: VerifyOptions): Promise<undefined> {
   const certificate = path === undefined ? undefined : certificateAt(path);
   if (certificate !== undefined) return verifyCertificate(certificate, options);
-  if (path !== undefined && looksLikeExport(path)) return verifyExported(path, options);
+  if (path !== undefined && looksLikeExport(path)) {
+    if (options.checkpoint !== undefined)
+      throw kimberliteError("invalid_argument", "an export has its own checkpoint; leave --checkpoint out");
+    return verifyExported(path, options);
+  }
   const place = findPlace(path ?? options.dir, { seals: options.seals });
   const checkpoint = readCheckpoint(place, options);
   const catalogue = await readCatalogue(place);
@@ -73,6 +77,8 @@ function verifyCertificate(note: string, options: VerifyOptions): undefined {
     );
   }
   const certificate = verifyErasureCertificate(note, parseVerifierKey(options.key));
+  if (options.tenant !== undefined && certificate.tenant !== options.tenant.toString())
+    throw kimberliteError("certificate_invalid", `the certificate is of tenant ${certificate.tenant}`);
   if (options.json === true) return void console.log(toJson({ ok: true, ...certificate }));
   const { tenant, endedAt, actor, reason } = certificate;
   console.log(

@@ -7,7 +7,7 @@ import { commandOn, runCommand, scratchFolder, succeed } from "./command.ts";
 const folder = scratchFolder();
 
 describe("governance from the command line", () => {
-  it("holds, releases, erases, certifies and audits", async () => {
+  it("holds, releases, erases, certifies and audits", { timeout: 120_000 }, async () => {
     const kimberlite = commandOn(join(folder, "db"));
     const certificate = join(folder, "certificate.txt");
     await succeed(kimberlite(["init"]));
@@ -55,7 +55,7 @@ describe("governance from the command line", () => {
     expect(new Set(events.map(({ actor }) => actor.slice(0, 4)))).toEqual(new Set(["cli:"]));
   });
 
-  it("keeps its master key where a URI says, and moves it", async () => {
+  it("keeps its master key where a URI says, and moves it", { timeout: 120_000 }, async () => {
     const kimberlite = commandOn(join(folder, "elsewhere"));
     const [first, second] = ["1.key", "2.key"].map((name) => join(folder, name)) as [string, string];
     for (const path of [first, second]) await succeed(runCommand(["key", "create", `file:${path}`]));
@@ -70,6 +70,12 @@ describe("governance from the command line", () => {
     );
     const rotated = await succeed(kimberlite(["audit", "--action", "key.rotate-master", "--json"]));
     expect(JSON.parse(rotated.split("\n")[0] as string)).toMatchObject({ actor: "ann", reason: "yearly" });
+    // A key that is not there: refused, and nothing is changed by the attempt.
+    const absent = `file:${join(folder, "absent.key")}`;
+    expect((await kimberlite(["key", "move", "--tenant", "1", "--to", absent])).code).toBe(10);
+    expect((await kimberlite(["key", "rotate-master", "--to", absent])).code).toBe(10);
+    expect(await succeed(kimberlite(["tenant", "describe", "1"]))).toContain("the node's");
+    expect(readFileSync(join(folder, "elsewhere", "config.json"), "utf8")).not.toContain("absent");
     await succeed(kimberlite(["key", "move", "--tenant", "1", "--to", `file:${first}`]));
     expect(await succeed(kimberlite(["tenant", "describe", "1"]))).toContain(`file:${first}`);
     await succeed(kimberlite(["key", "move", "--tenant", "1", "--to", "node"]));
@@ -81,7 +87,7 @@ describe("governance from the command line", () => {
     expect(existsSync(join(folder, "x"))).toBe(false);
   });
 
-  it("exports, verifies and imports", async () => {
+  it("exports, verifies and imports", { timeout: 120_000 }, async () => {
     const [from, to] = [commandOn(join(folder, "from")), commandOn(join(folder, "to"))];
     const out = join(folder, "out");
     for (const kimberlite of [from, to]) await succeed(kimberlite(["init"]));
@@ -91,6 +97,8 @@ describe("governance from the command line", () => {
     const key = (await succeed(from(["key", "verifier"]))).trim();
     expect(await succeed(from(["verify", out, "--key", key]))).toContain("signed by the key that you gave");
     expect(await succeed(from(["verify", out]))).toContain("consistent with itself");
+    expect((await from(["verify", out, "--tenant", "6"])).code).toBe(11);
+    expect((await from(["verify", out, "--checkpoint", out])).code).toBe(2);
     const other = (await succeed(to(["key", "verifier"]))).trim();
     expect((await to(["verify", out, "--key", other])).code).toBe(11);
     expect((await to(["import", out, "--key", other])).code).toBe(11);
