@@ -110,8 +110,8 @@ function requirePort(name: string, port: unknown, methods: readonly string[]): v
 /** @throws `invalid_argument` */
 function parsePolicy(policy: Partial<JwksPolicy> | undefined): JwksPolicy {
   const parsed = { ...STRICT_JWKS_POLICY, ...parseOptions(policy) };
-  const { allowLoopbackHttp, allowPrivateAddresses } = parsed;
-  if (typeof allowLoopbackHttp === "boolean" && typeof allowPrivateAddresses === "boolean") return parsed;
+  const { allowLoopback, allowPrivateAddresses } = parsed;
+  if (typeof allowLoopback === "boolean" && typeof allowPrivateAddresses === "boolean") return parsed;
   throw kimberliteError("invalid_argument", "what jwks allows is true or false");
 }
 

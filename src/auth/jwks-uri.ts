@@ -7,13 +7,13 @@ import { kimberliteError } from "../errors.ts";
 
 /** What the operator allows. */
 export interface JwksPolicy {
-  /** http to this machine itself, for development. */
-  readonly allowLoopbackHttp: boolean;
+  /** This machine itself, also without TLS: for development. */
+  readonly allowLoopback: boolean;
   /** Addresses of private networks, for an identity provider beside the node. */
   readonly allowPrivateAddresses: boolean;
 }
 
-export const STRICT_JWKS_POLICY: JwksPolicy = { allowLoopbackHttp: false, allowPrivateAddresses: false };
+export const STRICT_JWKS_POLICY: JwksPolicy = { allowLoopback: false, allowPrivateAddresses: false };
 
 const MAX_URI = 500;
 
@@ -41,7 +41,7 @@ export function parseJwksUri(uri: unknown, policy: JwksPolicy): URL {
   const url = new URL(uri);
   const host = hostOf(url);
   const local = host === "localhost" || (isIP(host) !== 0 && isLoopback(host));
-  const scheme = url.protocol === "https:" || (url.protocol === "http:" && local && policy.allowLoopbackHttp);
+  const scheme = url.protocol === "https:" || (url.protocol === "http:" && local && policy.allowLoopback);
   if (!scheme) throw refuse("is not https");
   if (url.username !== "" || url.password !== "") throw refuse("has credentials in it");
   if (url.hash !== "") throw refuse("has a fragment");
@@ -57,8 +57,8 @@ function hostOf(url: URL): string {
 /** True if keys of `url` may be fetched from the address that its name leads to. */
 export function mayConnect(address: string, url: URL, policy: JwksPolicy): boolean {
   if (policy.allowPrivateAddresses) return true;
-  if (url.protocol === "http:") return policy.allowLoopbackHttp && isLoopback(address);
-  if (policy.allowLoopbackHttp && isLoopback(address)) return true;
+  if (url.protocol === "http:") return policy.allowLoopback && isLoopback(address);
+  if (policy.allowLoopback && isLoopback(address)) return true;
   return isIP(address) !== 0 && !notPublic.check(address, isIPv6(address) ? "ipv6" : "ipv4");
 }
 

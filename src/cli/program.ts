@@ -64,6 +64,7 @@ function makeProgram(ended: (exitCode: number) => void): Command {
   addSqlCommands(define);
   addProofCommands(define);
   addKeyCommands(program, ended);
+  addTokenCommands(program, ended);
   addGovernanceCommands(program, define, ended);
   addPortabilityCommands(define);
   addBackupCommands(program, define, ended);
@@ -237,6 +238,50 @@ function addKeyCommands(program: Command, ended: (exitCode: number) => void): vo
     "print the public key that checkpoints verify under",
     async () => (await load()).printVerifier,
   );
+}
+
+function addTokenCommands(program: Command, ended: (exitCode: number) => void): void {
+  const load = () => import("./token.ts");
+  const reason = (): Option => new Option("--reason <text>", "why; it is recorded");
+  const owner = (): Option =>
+    new Option("--tenant <id>", "the tenant's id; the operators' without it").argParser(TenantId);
+  const token = definer(program.command("token").description("API keys of tenants and operators"), ended);
+  token("create", "make an API key and print it, once", async () => (await load()).createToken)
+    .addOption(owner())
+    .addOption(
+      new Option("--role <role>", "what it may do")
+        .choices(["reader", "writer", "admin", "operator", "enrolment"])
+        .makeOptionMandatory(),
+    )
+    .option("--name <name>", "for people")
+    .option("--expires-days <days>", "how long it stands", parseDays)
+    .option("--grant <id>", "it reads what this grant shares, and nothing else")
+    .addOption(reason());
+  token("list", "list API keys, never a secret", async () => (await load()).listTokens).addOption(owner());
+  token("revoke", "end an API key, also on open connections", async () => (await load()).revokeToken)
+    .argument("<id>", "as token list shows it")
+    .addOption(owner())
+    .addOption(reason());
+  const issuer = definer(program.command("issuer").description("who may issue JWTs of a tenant"), ended);
+  const name = (): Option => new Option("--issuer <iss>", "the iss of its tokens").makeOptionMandatory();
+  const role = (flags: string, about: string): Option =>
+    new Option(flags, about).choices(["reader", "writer", "admin"]);
+  issuer("register", "let an issuer make tokens of a tenant", async () => (await load()).registerIssuer)
+    .addOption(tenantOption())
+    .addOption(name())
+    .requiredOption("--audience <aud>", "the aud that its tokens must have")
+    .option("--jwks-uri <url>", "where its public keys are")
+    .option("--keys <file>", "its public keys, as a JSON Web Key Set")
+    .addOption(role("--max-role <role>", "the most that its tokens may be; admin unless given"))
+    .addOption(role("--default-role <role>", "what a token without a role is"))
+    .addOption(reason());
+  issuer("list", "list the issuers of a tenant", async () => (await load()).listIssuers).addOption(
+    tenantOption(),
+  );
+  issuer("remove", "end an issuer and all its tokens", async () => (await load()).removeIssuer)
+    .addOption(tenantOption())
+    .addOption(name())
+    .addOption(reason());
 }
 
 function addGovernanceCommands(program: Command, define: Define, ended: (exitCode: number) => void): void {

@@ -80,8 +80,10 @@ describe.concurrent("as written", () => {
     }
   });
 
-  it.each(["erasure", "portability", "retention"])("docs/%s.md", { timeout: PAGE_LIMIT_MS }, (name) =>
-    runsAsWritten(`docs/${name}.md`),
+  it.each(["authentication", "erasure", "portability", "retention"])(
+    "docs/%s.md",
+    { timeout: PAGE_LIMIT_MS },
+    (name) => runsAsWritten(`docs/${name}.md`),
   );
 
   it("README.md, from the first command of an installation on", { timeout: PAGE_LIMIT_MS }, async () => {

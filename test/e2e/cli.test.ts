@@ -35,13 +35,17 @@ describe("usage", () => {
     const help = await succeed(runCommand(["--help"]));
     expect(help).toContain("base64");
     // What does not exist yet is not offered.
-    expect(help).not.toMatch(/^ {2}(serve|token|grant|move)\b/m);
+    expect(help).not.toMatch(/^ {2}(move|console)\b/m);
   });
 
   it.each([
     [[]],
     [["tenant"]],
-    [["serve"]],
+    [["serve", "--port", "70000"]],
+    [["token"]],
+    [["token", "create", "--tenant", "1"]],
+    [["token", "create", "--role", "reader"]],
+    [["issuer", "register", "--tenant", "1"]],
     [["no-such-command"]],
     [["tenant", "no-such-command"]],
     [["sql", "--tenant", "1", "--no-such-flag", "SELECT 1"]],
