@@ -100,6 +100,7 @@ export type ErrorCode =
   | "method_not_allowed"
   | "media_type_unsupported"
   | "request_too_large"
+  | "baton_invalid"
   | "request_timeout"
   | "draining"
   | "internal";
@@ -352,6 +353,12 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
     "The path is served, and not with this method; `Allow` lists those.",
   ),
   media_type_unsupported: row("reject", 415, 2, "The body has a content type that is not served here."),
+  baton_invalid: row(
+    "reject",
+    400,
+    5,
+    "The baton names no open stream of the caller's: it is unknown, used already, expired, or another's.",
+  ),
   request_too_large: row("reject", 413, 7, "The body, the headers or the address exceed the server's limit."),
   request_timeout: row("reject", 408, 7, "The request did not arrive in time, and the connection is closed."),
   draining: row("retry", 503, 8, "The server is going down or restarting; try again, on another connection."),

@@ -76,7 +76,9 @@ import {
   type NodeStats,
   type OperationOptions,
   parseContext,
+  parseSessionOptions,
   runList,
+  type SessionOptions,
   type Statement,
   type StreamDescription,
   type TenantDescription,
@@ -103,9 +105,11 @@ import type { Row, SqlInput, SqlParams } from "./projection/values.ts";
 import type { StatementRequest, StatementResult } from "./projection/writer.ts";
 import { type ReencryptOptions, type ReencryptReport, reencryptTenant } from "./reencryption.ts";
 import { adoptRestore } from "./restore.ts";
+import { Session } from "./session.ts";
 import type { Grant } from "./sharing/grant.ts";
 import type { GrantRequest } from "./sharing/grant-terms.ts";
 import { type SharedItem, type SharedOptions, Sharing } from "./sharing.ts";
+import type { SqlSession } from "./sql-session.ts";
 import {
   type AppendOptions,
   type AppendResult,
@@ -656,16 +660,26 @@ export class Kimberlite implements AsyncDisposable {
   ): Promise<Row[]> {
     const request: StatementRequest = { sql, params };
     const { at } = parseOptions(options);
-    try {
-      const quick = at === undefined ? this.#queryNow(id, request) : undefined;
-      if (quick !== undefined) return (quick instanceof Promise ? await quick : quick).rows as Row[];
-    } catch (error) {
-      // A damaged projection is rebuilt by `#operate`.
-      if (!isProjectionDamage(error)) throw error;
-    }
-    return this.#operate(id, async (engine) => {
-      const result = await (at === undefined ? engine.query(request) : engine.timeTravel.query(at, request));
-      return result.rows as Row[];
+    if (at === undefined) return (await this.#read(id, request)).rows as Row[];
+    return this.#operate(id, async (engine) => (await engine.timeTravel.query(at, request)).rows as Row[]);
+  }
+
+  /**
+   * A session on the tenant, as a connection to SQLite is: statements, BEGIN to COMMIT over several calls, savepoints. It
+   * holds nothing between statements but the transaction that is open, for `transactionTimeLimitMs`. Close it.
+   *
+   * @throws `tenant_not_found`, `tenant_suspended`, `invalid_argument`
+   */
+  session(id: TenantId, options: SessionOptions = {}): SqlSession {
+    const tenant = this.#admitted(id).id;
+    return new Session({
+      ...parseSessionOptions(options, this.#node.limits),
+      operate: (work, runs) => this.#operate(tenant, work, runs),
+      read: (request) => this.#read(tenant, request),
+      charge: () => {
+        const { quota } = this.#admitted(tenant);
+        this.#node.gate(tenant, quota).charge();
+      },
     });
   }
 
@@ -1073,6 +1087,17 @@ export class Kimberlite implements AsyncDisposable {
         retryAfterMs: 0,
       },
     );
+  }
+
+  async #read(id: TenantId, request: StatementRequest): Promise<StatementResult> {
+    try {
+      const quick = this.#queryNow(id, request);
+      if (quick !== undefined) return quick instanceof Promise ? await quick : quick;
+    } catch (error) {
+      // A damaged projection is rebuilt by `#operate`.
+      if (!isProjectionDamage(error)) throw error;
+    }
+    return this.#operate(id, (engine) => engine.query(request));
   }
 
   /** The same as `#operate` with a read of a tenant that is open, without a turn of the event loop in between. */

@@ -3,10 +3,12 @@ import { kimberliteError } from "./errors.ts";
 import type { CallContext } from "./pipeline/batch.ts";
 import type { LaneTransaction } from "./pipeline/lane-transaction.ts";
 import type { TenantEngine } from "./pipeline/tenant-engine.ts";
+import type { StatementLimits } from "./projection/connection.ts";
 import { quoteName } from "./projection/tables.ts";
 import type { Row, SqlInput, SqlParams, SqlValue } from "./projection/values.ts";
 import type { StatementRequest, StatementResult } from "./projection/writer.ts";
-import { parseOptions } from "./tenant/call-options.ts";
+import type { SessionAccess, SessionPorts } from "./sql-session.ts";
+import { parseCount, parseOptions, parseTimeLimit } from "./tenant/call-options.ts";
 import type { TenantEntry } from "./tenant/tenant-config.ts";
 import type { StreamId } from "./tenant/tenant-id.ts";
 
@@ -45,6 +47,40 @@ export interface OperationOptions {
 export interface TransactionOptions extends OperationOptions {
   /** Longest time that the callback may take, 5 s unless given. */
   readonly timeLimitMs?: number;
+}
+
+export interface SessionOptions extends OperationOptions {
+  /** What its statements may do, as SQLite finds; "schema" unless given. */
+  readonly access?: SessionAccess;
+  /** Longest time that a transaction may be open, 5 s unless given. */
+  readonly transactionTimeLimitMs?: number;
+  /** Longest time that BEGIN waits for another transaction, 5 s unless given. */
+  readonly busyTimeoutMs?: number;
+  /** Most bytes of the results of one call, if less than the database's own limit. */
+  readonly maxResultBytes?: number;
+}
+
+const DEFAULT_HOLD_MS = 5_000;
+
+export function parseSessionOptions(
+  options: SessionOptions,
+  limits: StatementLimits,
+): Pick<SessionPorts, "context" | "access" | "hold" | "maxResultBytes"> {
+  const { access = "schema", maxResultBytes = limits.maxResultBytes, ...given } = parseOptions(options);
+  if (access !== "read" && access !== "rows" && access !== "schema") {
+    throw kimberliteError("invalid_argument", 'access is "read", "rows" or "schema"');
+  }
+  const hold = {
+    timeLimitMs: parseTimeLimit(given.transactionTimeLimitMs ?? DEFAULT_HOLD_MS, "transactionTimeLimitMs"),
+    busyTimeoutMs: parseTimeLimit(given.busyTimeoutMs ?? DEFAULT_HOLD_MS, "busyTimeoutMs"),
+  };
+  const bytes = parseCount(maxResultBytes, { name: "maxResultBytes", min: 1 });
+  return {
+    context: parseContext(given),
+    access,
+    hold,
+    maxResultBytes: Math.min(bytes, limits.maxResultBytes),
+  };
 }
 
 /** What is known of a tenant. */

@@ -3,6 +3,7 @@
  *
  * SIGTERM and SIGINT end it in order; a second one ends it at once. What was acknowledged is durable either way.
  */
+import { registerHrana } from "../hrana/register.ts";
 import { Server } from "../server/server.ts";
 import type { GlobalOptions } from "./arguments.ts";
 import { installationPaths, openInstallation } from "./installation.ts";
@@ -18,7 +19,12 @@ export async function serve(options: ServeFlags): Promise<undefined> {
   const db = await openInstallation(installationPaths(options.dir));
   try {
     const settings = { ...(host === undefined ? {} : { host }), ...(port === undefined ? {} : { port }) };
-    await using server = await Server.start({ db, authenticator: db.authenticator(), settings });
+    await using server = await Server.start({
+      db,
+      authenticator: db.authenticator(),
+      settings,
+      register: (app, host) => registerHrana(app, host),
+    });
     const { url } = server.address;
     const webSocketUrl = url.replace(/^http/, "ws");
     console.log(

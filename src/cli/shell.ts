@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import { KimberliteError } from "../errors.ts";
 import type { Moment } from "../pipeline/time-travel.ts";
+import { SqlSplitter } from "../projection/sql-splitter.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions } from "./arguments.ts";
 import { reportFailure } from "./failure.ts";
@@ -16,7 +17,6 @@ import { actorName, installationPaths, withInstallation } from "./installation.t
 import { dim } from "./render.ts";
 import { runShellCommand, type ShellSession } from "./shell-commands.ts";
 import { loadHistory, saveHistory } from "./shell-history.ts";
-import { SqlSplitter } from "./sql-splitter.ts";
 import { runStatement, statementJson, statementText } from "./statement.ts";
 
 interface ShellOptions extends GlobalOptions {

@@ -7,11 +7,11 @@
 import { createReadStream } from "node:fs";
 import { KimberliteError, kimberliteError } from "../errors.ts";
 import type { Moment } from "../pipeline/time-travel.ts";
+import { SqlSplitter, splitSql } from "../projection/sql-splitter.ts";
 import type { SqlParams } from "../projection/values.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions } from "./arguments.ts";
 import { actorName, installationPaths, withInstallation } from "./installation.ts";
-import { SqlSplitter, splitSql } from "./sql-splitter.ts";
 import { runStatement, statementJson, statementText, type Target, toArrays } from "./statement.ts";
 
 interface SqlOptions extends GlobalOptions {

@@ -73,6 +73,8 @@ interface LaneJob {
   readonly context: CallContext;
   readonly run: (transaction: LaneTransaction) => Promise<unknown>;
   readonly timeLimitMs: number;
+  /** False while the session that asks has turned them off. */
+  readonly foreignKeys?: boolean;
   readonly resolve: (committed: Committed<unknown>) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -88,7 +90,7 @@ const MAX_BATCH_MS = 20;
 const MAX_BATCH_BYTES = 16 * 1024 * 1024;
 const MAX_QUEUE = 100_000;
 /** How long the statements of a call may hold the main thread before they go to a lane. */
-const INLINE_LIMIT_MS = 20;
+export const INLINE_LIMIT_MS = 20;
 const LANE_GRACE_MS = 1_000;
 /** A timer of Node.js that is longer fires at once. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
@@ -151,7 +153,7 @@ export class CommitPipeline {
   interact<T>(
     context: CallContext,
     run: (transaction: LaneTransaction) => Promise<T>,
-    options: { readonly timeLimitMs: number },
+    options: { readonly timeLimitMs: number; readonly foreignKeys?: boolean },
   ): Promise<Committed<T>> {
     return new Promise((resolve, reject) => {
       this.#enqueue({ context, run, ...options, resolve: resolve as Job["resolve"], reject });
@@ -461,7 +463,7 @@ export class CommitPipeline {
   }
 
   async #leased(job: LaneJob, lease: Lease, target: LaneTarget): Promise<Committed<unknown>> {
-    await lease.begin(target);
+    await lease.begin(target, { foreignKeys: job.foreignKeys ?? true });
     const transaction = new OpenTransaction(lease, {
       untilMs: performance.now() + job.timeLimitMs,
       nextOffset: this.#parts.log.nextOffset,

@@ -1,11 +1,13 @@
 /** Transactions that are held open in a lane, for a bounded time. */
 import { kimberliteError } from "../errors.ts";
-import type { SubjectErased } from "../projection/lane-protocol.ts";
+import type { SessionStep, StepOutcome, SubjectErased } from "../projection/lane-protocol.ts";
 import type { Lease } from "../projection/lanes.ts";
 import type { StatementRequest, StatementResult } from "../projection/writer.ts";
 
 /** The statements of a transaction that is held open. */
 export interface LaneTransaction {
+  /** One step, whose failure leaves the transaction open unless the outcome says otherwise. */
+  step(step: SessionStep): Promise<StepOutcome>;
   run(requests: readonly StatementRequest[]): Promise<StatementResult[]>;
   /** Notes, in the transaction, that a subject is erased. */
   eraseSubject(erased: SubjectErased): Promise<void>;
@@ -28,12 +30,22 @@ export class OpenTransaction implements LaneTransaction {
   }
 
   async run(requests: readonly StatementRequest[]): Promise<StatementResult[]> {
-    const leftMs = Math.max(1, Math.ceil(this.#untilMs - performance.now()));
+    const leftMs = this.#leftMs();
     return this.#call(() => this.#lease.run(requests.map((request) => ({ ...request, leftMs }))));
+  }
+
+  async step(step: SessionStep): Promise<StepOutcome> {
+    const leftMs = this.#leftMs();
+    const bounded = step.kind === "run" ? { ...step, request: { ...step.request, leftMs } } : step;
+    return this.#call(() => this.#lease.step(bounded));
   }
 
   eraseSubject(erased: SubjectErased): Promise<void> {
     return this.#call(() => this.#lease.eraseSubject(erased, this.#nextOffset));
+  }
+
+  #leftMs(): number {
+    return Math.max(1, Math.ceil(this.#untilMs - performance.now()));
   }
 
   async #call<T>(begin: () => Promise<T>): Promise<T> {

@@ -20,7 +20,8 @@ export function belongsInLane(error: unknown, request: StatementRequest, limits:
   if (!(error instanceof KimberliteError)) return false;
   if (error.code === "statement_timeout") return true;
   if (error.code !== "value_too_large" || limits.maxValueBytes <= INLINE_VALUE_BYTES) return false;
-  return request.sql.length <= limits.maxSqlBytes && !holdsMore(request.params, limits.maxValueBytes);
+  if (request.sql.length > limits.maxSqlBytes) return false;
+  return !holdsMore(request.exact ?? request.params, limits.maxValueBytes);
 }
 
 /** Whether a parameter is larger than any thread takes: it is not carried to another to be refused there. */

@@ -19,7 +19,7 @@ import {
 } from "../projection/connection.ts";
 import type { Guard } from "../projection/guard.ts";
 import type { LaneTarget } from "../projection/lane-protocol.ts";
-import type { Lanes } from "../projection/lanes.ts";
+import type { Lanes, Lease } from "../projection/lanes.ts";
 import { ProjectionReader } from "../projection/reader.ts";
 import type { SqliteDatabase } from "../projection/sqlite.ts";
 import { isProjectionDamage } from "../projection/sqlite-error.ts";
@@ -35,6 +35,8 @@ import { SlowReads } from "./slow-reads.ts";
 import { TimeTravel } from "./time-travel.ts";
 
 const CHECKPOINT_LOOK_COMMITS = 64;
+/** Snapshots that one tenant may hold: each takes a lane. */
+const MAX_HELD_SNAPSHOTS = 2;
 const CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024;
 
 export interface EngineOptions extends RecoveryParts {
@@ -73,6 +75,7 @@ export class TenantEngine {
   readonly slowReads: SlowReads;
   readonly #watchers: Set<() => void> = new Set();
   #firstOffset: bigint | undefined;
+  #snapshots = 0;
   #closing = false;
   #commits = 0;
   #checkpointDone = false;
@@ -137,7 +140,7 @@ export class TenantEngine {
 
   /** True while something would be lost or broken by closing. */
   get busy(): boolean {
-    return this.pipeline.busy || this.slowReads.busy || this.#watchers.size > 0;
+    return this.pipeline.busy || this.slowReads.busy || this.#snapshots > 0 || this.#watchers.size > 0;
   }
 
   /** First record that there is: those before were trimmed. */
@@ -161,6 +164,31 @@ export class TenantEngine {
       inline: (bounded) => this.reader().query(bounded),
       target: () => this.laneTarget(this.projectionPath),
     });
+  }
+
+  /** Holds a snapshot of what is committed in a lane while `work` reads it by `step`; a few at a time. */
+  async holdSnapshot<T>(work: (lease: Lease) => Promise<T>): Promise<T> {
+    await this.pipeline.settled();
+    if (this.#snapshots >= MAX_HELD_SNAPSHOTS) {
+      throw kimberliteError("overloaded", "too many transactions of the tenant read at once", {
+        detail: { sqlite: "SQLITE_BUSY", limit: MAX_HELD_SNAPSHOTS },
+        retryAfterMs: 100,
+      });
+    }
+    this.#snapshots += 1;
+    try {
+      const target = this.laneTarget(this.projectionPath);
+      return await this.#options.lanes.lease(target.path, async (lease) => {
+        await lease.beginRead(target);
+        try {
+          return await work(lease);
+        } finally {
+          await lease.endRead();
+        }
+      });
+    } finally {
+      this.#snapshots -= 1;
+    }
   }
 
   /** What a lane needs to open a projection file of this tenant; the key in it is a copy. */

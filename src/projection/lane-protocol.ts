@@ -7,6 +7,7 @@ import type { ProjectionMeta } from "./bookkeeping.ts";
 import type { StatementLimits } from "./connection.ts";
 import type { SharedView } from "./shared-table.ts";
 import { fromSqlite, isSqliteError } from "./sqlite-error.ts";
+import type { StatementDescription } from "./statement-cache.ts";
 import type { StatementRequest, StatementResult } from "./writer.ts";
 
 /** A projection file and what opens it. */
@@ -30,9 +31,12 @@ export type LaneCall =
       readonly view: SharedView;
       readonly request: StatementRequest;
     }
-  | { readonly kind: "begin"; readonly target: LaneTarget }
+  | { readonly kind: "begin"; readonly target: LaneTarget; readonly foreignKeys: boolean }
   | { readonly kind: "run"; readonly requests: readonly StatementRequest[] }
   | { readonly kind: "erase-subject"; readonly erased: SubjectErased; readonly logOffset: bigint }
+  | { readonly kind: "step"; readonly step: SessionStep }
+  | { readonly kind: "begin-read"; readonly target: LaneTarget }
+  | { readonly kind: "end-read" }
   | { readonly kind: "finish" }
   | { readonly kind: "commit"; readonly meta: Omit<ProjectionMeta, "nextStream"> }
   | { readonly kind: "rollback" }
@@ -46,7 +50,18 @@ export interface LaneFinished {
   readonly pageCount: number;
 }
 
-export type LaneValue = StatementResult | StatementResult[] | LaneFinished | undefined;
+/** One step of a transaction that is held open. */
+export type SessionStep =
+  | { readonly kind: "run"; readonly request: StatementRequest }
+  | { readonly kind: "describe"; readonly sql: string }
+  | { readonly kind: "savepoint" | "release" | "rollback-to"; readonly name: string };
+
+/** What a step gave, and whether the transaction is still there: SQLite ends it for some failures. */
+export type StepOutcome =
+  | { readonly open: boolean; readonly value: StatementResult | StatementDescription | undefined }
+  | { readonly open: boolean; readonly error: LaneError };
+
+export type LaneValue = StatementResult | StatementResult[] | StepOutcome | LaneFinished | undefined;
 
 export interface LaneMessage {
   readonly id: number;

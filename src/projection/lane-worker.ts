@@ -5,7 +5,7 @@
  * closes them, and is awaited before a projection's file goes or its key is zeroed.
  */
 import { parentPort } from "node:worker_threads";
-import { assert } from "../errors.ts";
+import { assert, kimberliteError } from "../errors.ts";
 import { encodeChanges } from "../log/record.ts";
 import { type Connection, checkpointFile, openConnection } from "./connection.ts";
 import {
@@ -14,11 +14,14 @@ import {
   type LaneReply,
   type LaneTarget,
   type LaneValue,
+  type SessionStep,
+  type StepOutcome,
   toLaneError,
 } from "./lane-protocol.ts";
 import { ProjectionReader } from "./reader.ts";
 import { SharedReader } from "./shared-reader.ts";
 import type { SharedView } from "./shared-table.ts";
+import type { StatementDescription } from "./statement-cache.ts";
 import {
   ProjectionWriter,
   type StatementRequest,
@@ -35,6 +38,8 @@ interface Serving {
 
 let serving: Serving | undefined;
 let session: WriteSession | undefined;
+/** The reader whose snapshot is held. */
+let reading: ProjectionReader | undefined;
 
 function serve(target: LaneTarget): Serving {
   if (serving?.path !== target.path) {
@@ -46,6 +51,7 @@ function serve(target: LaneTarget): Serving {
 
 function forget(): void {
   session = undefined;
+  endRead();
   serving?.reader?.close();
   serving?.shared?.reader.close();
   if (serving?.writer?.inTransaction === true) serving.writer.rollback();
@@ -96,11 +102,20 @@ function answer(call: LaneCall): LaneValue {
     case "shared":
       return sharedReaderOf(call.target, call.view).query(call.request);
     case "begin":
-      return begin(call.target);
+      return begin(call.target, call.foreignKeys);
     case "run":
       return run(call.requests);
     case "erase-subject":
       return eraseSubject(call);
+    case "step":
+      return step(call.step);
+    case "begin-read":
+      reading = readerOf(call.target);
+      reading.beginSnapshot();
+      return undefined;
+    case "end-read":
+      endRead();
+      return undefined;
     case "finish":
       return finish();
     case "commit":
@@ -108,6 +123,7 @@ function answer(call: LaneCall): LaneValue {
     case "rollback":
       session = undefined;
       currentWriter().rollback();
+      currentWriter().setForeignKeys(true);
       return undefined;
     case "checkpoint":
       checkpointFile({ ...call.target, key: keyOf(call.target) });
@@ -118,15 +134,51 @@ function answer(call: LaneCall): LaneValue {
   }
 }
 
-function begin(target: LaneTarget): undefined {
+function begin(target: LaneTarget, foreignKeys: boolean): undefined {
   const writer = writerOf(target);
   writer.begin();
   try {
     writer.refresh();
+    writer.setForeignKeys(foreignKeys);
     session = writer.beginJob();
   } catch (error) {
     writer.rollback();
     throw error;
+  }
+}
+
+function endRead(): void {
+  reading?.endSnapshot();
+  reading = undefined;
+}
+
+/** A step of the snapshot that is read, or of the transaction that is open. */
+function step(asked: SessionStep): StepOutcome {
+  try {
+    const value = reading === undefined ? stepOf(asked) : readStep(reading, asked);
+    return { open: reading !== undefined || currentWriter().inTransaction, value };
+  } catch (error) {
+    return { open: reading !== undefined || currentWriter().inTransaction, error: toLaneError(error) };
+  }
+}
+
+function readStep(reader: ProjectionReader, asked: SessionStep): StatementResult | StatementDescription {
+  if (asked.kind === "run") return reader.queryBounded(asked.request);
+  if (asked.kind === "describe") return reader.describe(asked.sql);
+  throw kimberliteError("read_only", "a transaction that only reads has no savepoints");
+}
+
+function stepOf(asked: SessionStep): StatementResult | StatementDescription | undefined {
+  const open = session;
+  assert(open !== undefined, "a lane's transaction was begun");
+  switch (asked.kind) {
+    case "run":
+      return open.run(asked.request);
+    case "describe":
+      return open.describe(asked.sql);
+    default:
+      currentWriter().savepoint(asked.kind, asked.name);
+      return undefined;
   }
 }
 
@@ -161,6 +213,7 @@ function commit(call: Extract<LaneCall, { kind: "commit" }>): undefined {
   const hash = Buffer.from(call.meta.hash);
   writer.bookkeeping.writeMeta({ ...call.meta, hash, nextStream: writer.nextStream });
   writer.commit();
+  writer.setForeignKeys(true);
 }
 
 parentPort?.on("message", ({ id, call }: LaneMessage) => {

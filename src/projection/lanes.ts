@@ -12,6 +12,8 @@ import {
   type LaneFinished,
   type LaneReply,
   type LaneTarget,
+  type SessionStep,
+  type StepOutcome,
   type SubjectErased,
 } from "./lane-protocol.ts";
 import type { SharedView } from "./shared-table.ts";
@@ -28,7 +30,11 @@ export interface Lease {
   query(target: LaneTarget, request: StatementRequest): Promise<StatementResult>;
   /** Runs a statement of a reader to whom a table of the target's is shared. */
   shared(target: LaneTarget, view: SharedView, request: StatementRequest): Promise<StatementResult>;
-  begin(target: LaneTarget): Promise<void>;
+  begin(target: LaneTarget, options?: { readonly foreignKeys?: boolean }): Promise<void>;
+  step(step: SessionStep): Promise<StepOutcome>;
+  /** Begins a snapshot that \`query\` and \`step\` read until \`endRead\`. */
+  beginRead(target: LaneTarget): Promise<void>;
+  endRead(): Promise<void>;
   run(requests: readonly StatementRequest[]): Promise<StatementResult[]>;
   eraseSubject(erased: SubjectErased, logOffset: bigint): Promise<void>;
   finish(): Promise<LaneFinished>;
@@ -193,7 +199,11 @@ function leaseOf(lane: Lane): Lease {
   return {
     query: (target, request) => call(lane, { kind: "query", target, request }),
     shared: (target, view, request) => call(lane, { kind: "shared", target, view, request }),
-    begin: (target) => call(lane, { kind: "begin", target }),
+    begin: (target, options) =>
+      call(lane, { kind: "begin", target, foreignKeys: options?.foreignKeys ?? true }),
+    step: (step) => call(lane, { kind: "step", step }),
+    beginRead: (target) => call(lane, { kind: "begin-read", target }),
+    endRead: () => call(lane, { kind: "end-read" }),
     run: (requests) => call(lane, { kind: "run", requests }),
     eraseSubject: (erased, logOffset) => call(lane, { kind: "erase-subject", erased, logOffset }),
     finish: () => call(lane, { kind: "finish" }),

@@ -6,17 +6,22 @@ import { kimberliteError } from "../errors.ts";
 import { Bookkeeping } from "./bookkeeping.ts";
 import type { Connection, StatementLimits } from "./connection.ts";
 import { fromSqlite } from "./sqlite-error.ts";
-import { type CompiledStatement, StatementCache, shaped } from "./statement-cache.ts";
+import {
+  type CompiledStatement,
+  describeCompiled,
+  StatementCache,
+  type StatementDescription,
+  shaped,
+} from "./statement-cache.ts";
 import {
   collectRows,
   inspectRows,
   narrowIntegers,
-  parseParams,
   type ResultLimits,
   type Row,
   type SqlValue,
 } from "./values.ts";
-import type { StatementRequest, StatementResult } from "./writer.ts";
+import { bindParams, limitsOf, type StatementRequest, type StatementResult } from "./writer.ts";
 
 export class ProjectionReader {
   readonly #bookkeeping: Bookkeeping;
@@ -53,10 +58,42 @@ export class ProjectionReader {
    * @throws `read_only` for a write, `result_too_large`, `invalid_sql`, `invalid_parameter`, `unsupported_sql`.
    */
   query(request: StatementRequest): StatementResult {
-    const params = parseParams(request.params, request.sql);
+    const given = request.exact === undefined ? bindParams(request) : undefined;
     const compiled = this.#compile(request.sql);
+    const params = given ?? bindParams(request);
     const rows = this.#step(request, () => this.#fetch(request, compiled, params));
-    return { columns: compiled.columns, rows, rowsAffected: 0, lastInsertRowid: undefined };
+    return outcome(request, compiled, rows);
+  }
+
+  /** What a statement that reads is; one that writes is `read_only`, also where it was only to be described. */
+  describe(sql: string): StatementDescription {
+    return describeCompiled(sql, this.#compile(sql));
+  }
+
+  /**
+   * Runs several reads in one snapshot, in one turn of the event loop. `work` runs them by `query`.
+   *
+   * @throws what `work` throws
+   */
+  together<T>(work: () => T): T {
+    this.beginSnapshot();
+    try {
+      return work();
+    } finally {
+      this.endSnapshot();
+    }
+  }
+
+  /** What is committed now is what is read until `endSnapshot`. While it lasts the write-ahead log only grows. */
+  beginSnapshot(): void {
+    this.#leave();
+    // The snapshot begins with the first read.
+    this.#connection.db.exec("BEGIN; SELECT 1 FROM sqlite_master LIMIT 1");
+  }
+
+  endSnapshot(): void {
+    this.#leave();
+    if (this.#connection.db.inTransaction) this.#connection.db.exec("ROLLBACK");
   }
 
   close(): void {
@@ -79,7 +116,8 @@ export class ProjectionReader {
    */
   #step(request: StatementRequest, fetch: () => (Row | SqlValue[])[]): (Row | SqlValue[])[] {
     const { guard } = this.#connection;
-    guard.enter("read", request.timeLimitMs ?? this.#limits.timeLimitMs);
+    const timeLimitMs = request.timeLimitMs ?? this.#limits.timeLimitMs;
+    guard.enter("read", request.leftMs === undefined ? timeLimitMs : Math.min(timeLimitMs, request.leftMs));
     this.#entered = true;
     if (!this.#leaving) this.#leaveLater();
     try {
@@ -112,20 +150,40 @@ export class ProjectionReader {
     compiled: CompiledStatement,
     params: readonly unknown[],
   ): (Row | SqlValue[])[] {
+    const limits = limitsOf(request, this.#resultLimits);
+    if (request.exact !== undefined) {
+      return collectRows(
+        shaped(compiled, true, true).iterate(...params) as Iterable<SqlValue[]>,
+        limits,
+        true,
+      );
+    }
     const rows = shaped(compiled, request.arrays === true, false).all(...params) as (Row | SqlValue[])[];
-    if (!inspectRows(rows, this.#resultLimits)) return rows;
+    if (!inspectRows(rows, limits)) return rows;
     const exact = shaped(compiled, request.arrays === true, true).all(...params) as (Row | SqlValue[])[];
     return exact.map(narrowIntegers);
   }
 
   /** As `query`, in bounded memory: stops at the first row past a limit instead of reading them all. */
   queryBounded(request: StatementRequest): StatementResult {
-    const params = parseParams(request.params, request.sql);
+    const given = request.exact === undefined ? bindParams(request) : undefined;
     const compiled = this.#compile(request.sql);
-    const statement = shaped(compiled, request.arrays === true, true);
+    const params = given ?? bindParams(request);
+    const exact = request.exact !== undefined;
+    const limits = limitsOf(request, this.#resultLimits);
+    const statement = shaped(compiled, exact || request.arrays === true, true);
     const rows = this.#step(request, () =>
-      collectRows(statement.iterate(...params) as Iterable<Row | SqlValue[]>, this.#resultLimits),
+      collectRows(statement.iterate(...params) as Iterable<Row | SqlValue[]>, limits, exact),
     );
-    return { columns: compiled.columns, rows, rowsAffected: 0, lastInsertRowid: undefined };
+    return outcome(request, compiled, rows);
   }
+}
+
+function outcome(
+  request: StatementRequest,
+  { columns, types }: CompiledStatement,
+  rows: (Row | SqlValue[])[],
+): StatementResult {
+  const found = { columns, rows, rowsAffected: 0, lastInsertRowid: undefined };
+  return request.exact === undefined ? found : { ...found, types };
 }

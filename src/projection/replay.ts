@@ -24,12 +24,17 @@ interface Appliers {
   readonly keyed: boolean;
 }
 
+/** The text of a schema change that says: from here to the end of the record they were made without foreign keys. */
+export const FOREIGN_KEYS_OFF = "-- foreign keys are off from here";
+
 export class Replayer {
   readonly #connection: Connection;
   readonly #bookkeeping: Bookkeeping;
   readonly #appliers: Map<number, Appliers> = new Map();
   readonly #names: Map<number, string> = new Map();
   #nextStream: number;
+  /** False within a record once it says that its schema changes were made without them. */
+  #foreignKeys = true;
   changes = 0;
 
   /** Takes over the connection: nothing else may use it. */
@@ -71,6 +76,7 @@ export class Replayer {
    * @throws `log_damaged` if the record does not fit the state before it.
    */
   apply(record: LogRecord): void {
+    this.#foreignKeys = true;
     try {
       for (let at = 0; at < record.changes.length; ) at = this.#applyFrom(record, at);
     } catch (error) {
@@ -128,9 +134,13 @@ export class Replayer {
   }
 
   #applyDdl(change: Extract<Change, { kind: "ddl" }>): void {
+    if (change.sql === FOREIGN_KEYS_OFF) {
+      this.#foreignKeys = false;
+      return;
+    }
     // DROP TABLE of a parent acts on its children without firing triggers: the same happens here.
     const { db, guard } = this.#connection;
-    guard.configure("foreign_keys", true);
+    guard.configure("foreign_keys", this.#foreignKeys);
     db.exec(change.sql);
     guard.configure("foreign_keys", false);
     if (/\banalyze\b/i.test(change.sql)) this.#forgetOwnStatistics();

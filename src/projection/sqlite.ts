@@ -17,7 +17,7 @@ export interface SqliteStatement {
   raw(on?: boolean): this;
   safeIntegers(on?: boolean): this;
   bind(...params: unknown[]): this;
-  columns(): readonly { readonly name: string }[];
+  columns(): readonly { readonly name: string; readonly type: string | null }[];
 }
 
 export interface SqliteDatabase {

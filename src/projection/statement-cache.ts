@@ -8,6 +8,7 @@ import { kimberliteError } from "../errors.ts";
 import type { Connection } from "./connection.ts";
 import type { GuardReport } from "./guard.ts";
 import { filterSchemaTable, isSchemaTableDenial } from "./schema-table.ts";
+import { isExplain, parameterNames } from "./sql-text.ts";
 import type { SqliteStatement } from "./sqlite.ts";
 import { fromSqlite } from "./sqlite-error.ts";
 
@@ -16,10 +17,28 @@ export interface CompiledStatement {
   readonly returnsRows: boolean;
   readonly readOnly: boolean;
   readonly columns: readonly string[];
+  /** Declared types of the columns; null where a column is no table's. */
+  readonly types: readonly (string | null)[];
   /** What compiling it touched: schema changes, writes. */
   readonly seen: GuardReport;
   /** The form that its rows were last asked for in. */
   readonly form: { arrays: boolean; exactIntegers: boolean };
+}
+
+/** What a statement is, before it runs. */
+export interface StatementDescription {
+  /** Parameters by their index less one: names with their prefix, null where there is none. */
+  readonly parameters: readonly (string | null)[];
+  readonly columns: readonly string[];
+  /** Declared types of the columns; null where a column is no table's. */
+  readonly types: readonly (string | null)[];
+  readonly readOnly: boolean;
+  readonly explain: boolean;
+}
+
+export function describeCompiled(sql: string, compiled: CompiledStatement): StatementDescription {
+  const { columns, types, readOnly } = compiled;
+  return { parameters: parameterNames(sql), columns, types, readOnly, explain: isExplain(sql) };
 }
 
 /** The statement, set to give rows as arrays or objects, and integers as bigints or doubles. Costs nothing if it is. */
@@ -81,11 +100,13 @@ export class StatementCache {
     }
     if ("failure" in attempt) throw fromSqlite(attempt.failure, guard, attempt.seen.deadlineFired);
     const { statement, seen } = attempt;
+    const columns = statement.reader ? statement.columns() : [];
     return {
       statement,
       returnsRows: statement.reader,
       readOnly: statement.readonly,
-      columns: statement.reader ? statement.columns().map((column) => column.name) : [],
+      columns: columns.map((column) => column.name),
+      types: columns.map((column) => column.type),
       seen,
       form: { arrays: false, exactIntegers: false },
     };

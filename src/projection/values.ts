@@ -6,6 +6,7 @@
  * Out: integers are numbers when safe, else bigint; blobs are `Uint8Array`; `null` is `null`.
  */
 import { kimberliteError } from "../errors.ts";
+import { parameterNames } from "./sql-text.ts";
 
 /** A value that a column can hold. */
 export type SqlValue = null | number | bigint | string | Uint8Array;
@@ -53,6 +54,32 @@ export function parseParams(params: SqlParams | undefined, sql: string): readonl
   for (const [name, value] of Object.entries(params))
     named[name.replace(/^[:@$]/, "")] = parseValue(value, name);
   return [named];
+}
+
+/**
+ * Turns values that are exact (a bigint is an INTEGER, a number a REAL), one for each parameter in SQLite's order, into
+ * what the binding takes.
+ *
+ * @throws `invalid_parameter` naming the place, never the value.
+ */
+export function bindExact(values: readonly SqlValue[], sql: string): readonly unknown[] {
+  const names = parameterNames(sql);
+  if (names.length !== values.length) {
+    throw invalid(`the statement takes ${names.length} parameters, and got ${values.length}`);
+  }
+  const bare: Bound[] = [];
+  const named: Record<string, Bound> = Object.create(null) as Record<string, Bound>;
+  for (const [index, name] of names.entries()) {
+    const value = exactValue(values[index], index + 1);
+    if (name === null) bare.push(value);
+    else named[name.slice(1)] = value;
+  }
+  return Object.keys(named).length === 0 ? bare : [...bare, named];
+}
+
+function exactValue(value: SqlValue | undefined, place: number): Bound {
+  if (typeof value === "number" && !Number.isNaN(value)) return value;
+  return parseValue(value, place);
 }
 
 /** The binding takes numbers for names. A bare `?` is numbered one above the highest before it. */
@@ -145,11 +172,16 @@ export function narrowInteger(value: number | bigint): number | bigint {
 }
 
 /**
- * Takes rows, read with all integers as bigints, as long as they stay within the limits, and narrows their integers.
+ * Takes rows, read with all integers as bigints, as long as they stay within the limits, and narrows their integers
+ * unless they are wanted `exact`.
  *
  * @throws `result_too_large` at the first row past a limit: no more than that is ever held
  */
-export function collectRows<T extends Row | SqlValue[]>(rows: Iterable<T>, limits: ResultLimits): T[] {
+export function collectRows<T extends Row | SqlValue[]>(
+  rows: Iterable<T>,
+  limits: ResultLimits,
+  exact = false,
+): T[] {
   const collected: T[] = [];
   let bytes = 0;
   for (const row of rows) {
@@ -157,9 +189,16 @@ export function collectRows<T extends Row | SqlValue[]>(rows: Iterable<T>, limit
     for (const key in cells) bytes += sizeOf(cells[key] as SqlValue);
     if (collected.length >= limits.maxRows) throw tooManyRows(limits);
     if (bytes > limits.maxBytes) throw tooManyBytes(limits);
-    collected.push(narrowIntegers(row));
+    collected.push(exact ? row : narrowIntegers(row));
   }
   return collected;
+}
+
+/** Bytes of the rows of a result, as its limit counts them. */
+export function resultBytes(rows: readonly (readonly SqlValue[])[]): number {
+  let bytes = 0;
+  for (const row of rows) for (const value of row) bytes += sizeOf(value);
+  return bytes;
 }
 
 /** Bytes that a value takes in a result, for the limit; text counts its UTF-16 length. */

@@ -14,15 +14,26 @@ import { Bookkeeping, FIRST_USER_STREAM, type StreamKind } from "./bookkeeping.t
 import { Capture } from "./capture.ts";
 import type { Connection, StatementLimits } from "./connection.ts";
 import { OwedKeys } from "./owed-keys.ts";
+import { FOREIGN_KEYS_OFF } from "./replay.ts";
+import { Savepoints } from "./savepoints.ts";
 import { SchemaTracker } from "./schema-tracker.ts";
 import type { SqliteStatement } from "./sqlite.ts";
 import { fromSqlite } from "./sqlite-error.ts";
-import { type CompiledStatement, changesSchema, StatementCache, shaped } from "./statement-cache.ts";
+import {
+  type CompiledStatement,
+  changesSchema,
+  describeCompiled,
+  StatementCache,
+  type StatementDescription,
+  shaped,
+} from "./statement-cache.ts";
 import { findSubjectColumn } from "./subject-column.ts";
 import {
+  bindExact,
   collectRows,
   narrowInteger,
   parseParams,
+  type ResultLimits,
   type Row,
   type SqlParams,
   type SqlValue,
@@ -33,11 +44,22 @@ export interface StatementResult {
   readonly rows: readonly (Row | SqlValue[])[];
   readonly rowsAffected: number;
   readonly lastInsertRowid: number | bigint | undefined;
+  /** Of an exact request: declared types of the columns; null where a column is no table's. */
+  readonly types?: readonly (string | null)[];
 }
 
 export interface StatementRequest {
   readonly sql: string;
   readonly params?: SqlParams | undefined;
+  /**
+   * Instead of `params`: a value for each parameter in SQLite's order, exactly as it shall be: a bigint is an INTEGER, a
+   * number a REAL. So are the rows that come back, as arrays.
+   */
+  readonly exact?: readonly SqlValue[];
+  /** Most bytes of the rows, if less than the connection's own limit. */
+  readonly maxResultBytes?: number;
+  /** Refuses what changes the schema or `user_version` (`not_authorized`). */
+  readonly rowsOnly?: boolean;
   /** Rows as arrays in column order. */
   readonly arrays?: boolean;
   readonly timeLimitMs?: number;
@@ -45,9 +67,26 @@ export interface StatementRequest {
   readonly leftMs?: number;
 }
 
+/** What the binding takes for a request's parameters. @throws `invalid_parameter` */
+export function bindParams(request: StatementRequest): readonly unknown[] {
+  return request.exact === undefined
+    ? parseParams(request.params, request.sql)
+    : bindExact(request.exact, request.sql);
+}
+
+/** The limits of a request's result, on a connection with limits of its own. */
+export function limitsOf({ maxResultBytes }: StatementRequest, limits: ResultLimits): ResultLimits {
+  if (maxResultBytes === undefined || maxResultBytes >= limits.maxBytes) return limits;
+  return { maxRows: limits.maxRows, maxBytes: maxResultBytes };
+}
+
 /** What one caller's work may do inside its savepoint. */
 export interface WriteSession {
+  /** False once SQLite rolled the whole transaction back. */
+  readonly open: boolean;
   run(request: StatementRequest): StatementResult;
+  /** What a statement is; it is compiled and does not run. @throws `invalid_sql`, `unsupported_sql` */
+  describe(sql: string): StatementDescription;
   createStream(name: string): number;
   /** Makes the stream of that reserved id where there is none yet. */
   ensureStream(id: number, name: string): void;
@@ -96,6 +135,8 @@ export class ProjectionWriter {
   /** Grows whenever the schema did: readers forget their statements then. */
   schemaGeneration = 0;
   #changes: Change[] = [];
+  readonly #savepoints: Savepoints = new Savepoints();
+  #foreignKeys = true;
 
   constructor(connection: Connection, limits: StatementLimits) {
     const { db } = connection;
@@ -242,6 +283,51 @@ export class ProjectionWriter {
     return this.#undo(error);
   }
 
+  /**
+   * Turns foreign keys off, or on again, for the jobs that follow. Between jobs only.
+   *
+   * Schema changes are then logged so that replay makes them without foreign keys, too.
+   */
+  setForeignKeys(on: boolean): void {
+    if (on === this.#foreignKeys) return;
+    this.#connection.guard.configure("foreign_keys", on);
+    this.#foreignKeys = on;
+    this.#cache.clear();
+  }
+
+  /**
+   * A savepoint of the tenant's within the job that is open. What was touched before it is made into changes first, so that
+   * going back drops exactly what came after.
+   *
+   * @throws `invalid_sql` if there is none of that name, or there are too many
+   */
+  savepoint(what: "savepoint" | "release" | "rollback-to", name: string): void {
+    if (!this.inTransaction) throw kimberliteError("transaction_closed", "the transaction was rolled back");
+    if (what === "release") return this.#trusted(this.#savepoints.release(name));
+    if (what === "rollback-to") return this.#goBack(name);
+    this.#collect();
+    const { schemaGeneration } = this;
+    this.#trusted(this.#savepoints.save(name, { changes: this.#changes.length, schemaGeneration }));
+  }
+
+  #goBack(name: string): void {
+    const { sql, place } = this.#savepoints.goBack(name);
+    this.#trusted(sql);
+    this.#changes.length = place.changes;
+    this.#capture.discard();
+    if (this.schemaGeneration === place.schemaGeneration) this.#schema.readAgain();
+    else {
+      this.#schema.load();
+      this.schemaGeneration += 1;
+    }
+    this.#schema.sequences.discard();
+    this.#cache.clear();
+  }
+
+  #trusted(sql: string): void {
+    this.#guarded(() => this.#connection.db.exec(sql));
+  }
+
   /** Stream of a table, by its present name. */
   tables(): ReadonlyMap<number, { readonly stream: number; readonly shape: { readonly name: string } }> {
     return this.#capture.tables;
@@ -257,8 +343,13 @@ export class ProjectionWriter {
   }
 
   #session(): WriteSession {
+    const { db } = this.#connection;
     return {
+      get open() {
+        return db.inTransaction;
+      },
       run: (request) => this.#run(request),
+      describe: (sql) => this.#describe(sql),
       createStream: (name) => this.#createStream(name),
       ensureStream: (id, name) => this.#ensureStream(id, name),
       appendEvents: (stream, events) => this.#appendEvents(stream, events),
@@ -286,6 +377,7 @@ export class ProjectionWriter {
   #forget(): void {
     this.#capture.discard();
     this.#changes = [];
+    this.#savepoints.clear();
     this.#totalBefore = undefined;
     this.#schema.sequences.discard();
     this.#owed.end();
@@ -299,6 +391,7 @@ export class ProjectionWriter {
     if (changes.length === 0 && this.#wroteUnseen()) changes.push(INDEX_WRITTEN);
     this.#totalBefore = undefined;
     this.#changes = [];
+    this.#savepoints.clear();
     return changes;
   }
 
@@ -320,18 +413,28 @@ export class ProjectionWriter {
 
   #run(request: StatementRequest): StatementResult {
     if (!this.inTransaction) throw kimberliteError("transaction_closed", "the transaction was rolled back");
-    const params = parseParams(request.params, request.sql);
+    const given = request.exact === undefined ? bindParams(request) : undefined;
     const compiled = this.#compile(request.sql);
-    if (changesSchema(compiled)) return this.#runSchemaChange(request, compiled);
+    const params = given ?? bindParams(request);
+    if (changesSchema(compiled)) {
+      if (request.rowsOnly === true) throw rowsOnly();
+      return this.#runSchemaChange(request, compiled);
+    }
     if (compiled.seen.pragmaSet) return this.#runPragma(request, compiled);
     if (compiled.seen.rowWrites || compiled.seen.sequenceWrites) this.#watchWrites();
     return this.#step(request, compiled, params);
   }
 
+  #describe(sql: string): StatementDescription {
+    return describeCompiled(sql, this.#compile(sql));
+  }
+
   #compile(sql: string): CompiledStatement {
     this.#owed.guard(sql);
     try {
-      return this.#cache.compile(sql);
+      const compiled = this.#cache.compile(sql);
+      if (compiled.seen.pragmaSet) this.#owed.noteDeferring();
+      return compiled;
     } catch (error) {
       this.#owed.noteDeferring();
       throw error;
@@ -368,14 +471,15 @@ export class ProjectionWriter {
     compiled: CompiledStatement,
     params: readonly unknown[],
   ): StatementResult {
-    const { statement } = compiled;
     if (compiled.returnsRows) {
       const before = this.#totalChanges();
-      const rows = this.#rows(compiled, request.arrays === true, params);
+      const rows = this.#rows(request, compiled, params);
       const rowsAffected = this.#totalChanges() === before ? 0 : this.#lastChanges();
-      return { columns: compiled.columns, rows, rowsAffected, lastInsertRowid: this.#lastRowid() };
+      const result = { columns: compiled.columns, rows, rowsAffected, lastInsertRowid: this.#lastRowid() };
+      return request.exact === undefined ? result : { ...result, types: compiled.types };
     }
-    const done = statement.run(...params);
+    // Read as a double, a rowid past 2⁵³ would be another.
+    const done = shaped(compiled, compiled.form.arrays, true).run(...params);
     return {
       columns: [],
       rows: [],
@@ -384,10 +488,16 @@ export class ProjectionWriter {
     };
   }
 
-  #rows(compiled: CompiledStatement, arrays: boolean, params: readonly unknown[]): (Row | SqlValue[])[] {
-    const limits = { maxRows: this.#limits.maxResultRows, maxBytes: this.#limits.maxResultBytes };
+  #rows(
+    request: StatementRequest,
+    compiled: CompiledStatement,
+    params: readonly unknown[],
+  ): (Row | SqlValue[])[] {
+    const { maxResultRows: maxRows, maxResultBytes: maxBytes } = this.#limits;
+    const exact = request.exact !== undefined;
+    const arrays = exact || request.arrays === true;
     const rows = shaped(compiled, arrays, true).iterate(...params) as Iterable<Row | SqlValue[]>;
-    return collectRows(rows, limits);
+    return collectRows(rows, limitsOf(request, { maxRows, maxBytes }), exact);
   }
 
   #runSchemaChange(request: StatementRequest, compiled: CompiledStatement): StatementResult {
@@ -395,7 +505,7 @@ export class ProjectionWriter {
     this.#control.saveSchema.run();
     try {
       const change = this.#schema.beforeChange(compiled.seen);
-      const result = this.#step(request, compiled, parseParams(request.params, request.sql));
+      const result = this.#step(request, compiled, bindParams(request));
       const { changes, changed, dropped } = this.#schema.afterChange(change, request.sql);
       // Replay of a DROP TABLE runs its foreign key actions again, and could not know of a debt paid later.
       if (dropped) this.#owed.check();
@@ -409,6 +519,8 @@ export class ProjectionWriter {
   }
 
   #noteSchemaChange(changes: readonly Change[]): void {
+    const isOff = !this.#foreignKeys && !this.#changes.some(isForeignKeysOff);
+    if (isOff) this.#changes.push({ kind: "ddl", sql: FOREIGN_KEYS_OFF, bindings: [] });
     for (const change of changes) this.#changes.push(change);
     this.#cache.clear();
     this.schemaGeneration += 1;
@@ -425,10 +537,13 @@ export class ProjectionWriter {
 
   /** A pragma that sets something of the database file is replayed; per-transaction ones are not. */
   #runPragma(request: StatementRequest, compiled: CompiledStatement): StatementResult {
-    this.#owed.noteDeferring();
     const before = this.#userVersion();
     const result = this.#step(request, compiled, []);
     const after = this.#userVersion();
+    if (after !== before && request.rowsOnly === true) {
+      this.#connection.db.pragma(`main.user_version = ${before}`);
+      throw rowsOnly();
+    }
     if (after !== before) {
       this.#collect();
       this.#changes.push({ kind: "ddl", sql: `PRAGMA user_version = ${after}`, bindings: [] });
@@ -507,4 +622,12 @@ export class ProjectionWriter {
       throw fromSqlite(error, undefined);
     }
   }
+}
+
+function isForeignKeysOff(change: Change): boolean {
+  return change.kind === "ddl" && change.sql === FOREIGN_KEYS_OFF;
+}
+
+function rowsOnly(): Error {
+  return kimberliteError("not_authorized", "changing the schema takes the role admin");
 }

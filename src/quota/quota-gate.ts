@@ -70,6 +70,11 @@ export class QuotaGate {
     this.#running += 1;
   }
 
+  /** Takes one operation from the rate for a step of one that was admitted already. @throws `rate_limited` */
+  charge(): void {
+    if (this.#rate !== undefined && this.#bucket !== undefined) this.#takeToken(this.#rate, this.#bucket);
+  }
+
   leave(): void {
     this.#running -= 1;
   }

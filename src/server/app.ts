@@ -15,9 +15,9 @@ import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import type { Principal } from "../auth/principal.ts";
 import { kimberliteError } from "../errors.ts";
 import type { Randomness } from "../host/randomness.ts";
+import { parseJsonBody } from "../hrana/json-body.ts";
 import type { ServerConfig } from "./config.ts";
 import type { Connections } from "./connections.ts";
-import { parseJsonBody } from "./json-body.ts";
 import { PROBLEM_TYPE, rawProblem, toProblem } from "./problem.ts";
 
 declare module "fastify" {

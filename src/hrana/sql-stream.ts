@@ -1,0 +1,158 @@
+/**
+ * One stream of Hrana: a session on the tenant, and what the protocol asks of it.
+ *
+ * Kept: requests of a stream run one after another; what fails is an answer, and ends the stream only when its credential
+ * or its tenant stands no more.
+ */
+import type { BatchOutcome, BatchState, BatchStep, SessionResult, SqlSession } from "../sql-session.ts";
+import { placeArguments } from "./arguments.ts";
+import { toHranaError } from "./hrana-error.ts";
+import { invalid } from "./limits.ts";
+import type {
+  BatchCond,
+  CursorEntry,
+  DescribeResult,
+  HranaBatch,
+  StepOutcome,
+  Stmt,
+  StmtResult,
+  StreamRequest,
+  StreamResponse,
+} from "./protocol.ts";
+import type { SqlStore } from "./sql-store.ts";
+
+export class SqlStream {
+  readonly #session: SqlSession;
+  readonly #store: SqlStore;
+  #closed = false;
+
+  /** @param store of the stream (HTTP) or of its connection (WebSocket) */
+  constructor(session: SqlSession, store: SqlStore) {
+    this.#session = session;
+    this.#store = store;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  async answer(request: StreamRequest): Promise<StreamResponse> {
+    if (this.#closed) throw invalid("the stream is closed");
+    switch (request.type) {
+      case "close":
+        await this.close();
+        return { type: "close" };
+      case "execute":
+        return { type: "execute", result: await this.#execute(request.stmt) };
+      case "batch":
+        return { type: "batch", outcomes: await this.batch(request.batch) };
+      case "sequence":
+        await this.#session.sequence(this.#store.resolve(request));
+        return { type: "sequence" };
+      case "describe":
+        return { type: "describe", result: await this.#describe(this.#store.resolve(request)) };
+      case "store_sql":
+        this.#store.store(request.sqlId, request.sql);
+        return { type: "store_sql" };
+      case "close_sql":
+        this.#store.close(request.sqlId);
+        return { type: "close_sql" };
+      case "get_autocommit":
+        return { type: "get_autocommit", isAutocommit: this.#session.autocommit };
+    }
+  }
+
+  async batch(batch: HranaBatch): Promise<StepOutcome[]> {
+    const outcomes = await this.#session.batch(this.#steps(batch));
+    return outcomes.map((outcome, index) => toOutcome(outcome, batch[index]?.stmt.wantRows ?? true));
+  }
+
+  /** A batch's results, one entry at a time. */
+  async *entries(batch: HranaBatch): AsyncGenerator<CursorEntry, void> {
+    const outcomes = await this.batch(batch);
+    for (const [step, outcome] of outcomes.entries()) {
+      if (outcome === undefined) continue;
+      if ("error" in outcome) yield { type: "step_error", step, error: outcome.error };
+      else yield* resultEntries(step, outcome.result);
+    }
+  }
+
+  /** Rolls back what is open. Idempotent. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#session.close();
+  }
+
+  async #execute(stmt: Stmt): Promise<StmtResult> {
+    return toStmtResult(await this.#session.run(this.#statement(stmt)), stmt.wantRows);
+  }
+
+  #statement(stmt: Stmt): BatchStep["statement"] {
+    const sql = this.#store.resolve(stmt);
+    return { sql, values: placeArguments(sql, stmt) };
+  }
+
+  /** A step whose statement cannot be made fails alone, when its turn comes. */
+  #steps(batch: HranaBatch): BatchStep[] {
+    return batch.map(({ stmt, condition }, index): BatchStep => {
+      const when =
+        condition === undefined ? undefined : (state: BatchState) => holds(condition, state, index);
+      let statement: BatchStep["statement"];
+      try {
+        statement = this.#statement(stmt);
+      } catch (error) {
+        return { statement: { sql: "" }, refused: error as Error, ...(when === undefined ? {} : { when }) };
+      }
+      return when === undefined ? { statement } : { statement, when };
+    });
+  }
+
+  async #describe(sql: string): Promise<DescribeResult> {
+    const { parameters, columns, types, explain, readOnly } = await this.#session.describe(sql);
+    const cols = columns.map((name, index) => ({ name, decltype: types[index] ?? null }));
+    return { params: parameters, cols, isExplain: explain, isReadonly: readOnly };
+  }
+}
+
+/** Whether a condition holds; one on a step that has not run yet does not. */
+function holds(condition: BatchCond, state: BatchState, before: number): boolean {
+  switch (condition.type) {
+    case "ok":
+    case "error": {
+      const outcome = condition.step < before ? state.outcomes[condition.step] : undefined;
+      if (outcome === undefined) return false;
+      return condition.type === "ok" ? "result" in outcome : "error" in outcome;
+    }
+    case "not":
+      return !holds(condition.cond, state, before);
+    case "and":
+      return condition.conds.every((each) => holds(each, state, before));
+    case "or":
+      return condition.conds.some((each) => holds(each, state, before));
+    case "is_autocommit":
+      return state.autocommit;
+  }
+}
+
+function* resultEntries(step: number, result: StmtResult): Generator<CursorEntry, void> {
+  yield { type: "step_begin", step, cols: result.cols };
+  for (const row of result.rows) yield { type: "row", row };
+  const { affectedRowCount, lastInsertRowid } = result;
+  yield { type: "step_end", affectedRowCount, lastInsertRowid };
+}
+
+function toOutcome(outcome: BatchOutcome, wantRows: boolean): StepOutcome {
+  if (outcome === undefined) return undefined;
+  if ("error" in outcome) return { error: toHranaError(outcome.error) };
+  return { result: toStmtResult(outcome.result, wantRows) };
+}
+
+function toStmtResult(result: SessionResult, wantRows: boolean): StmtResult {
+  const { columns, types, rows, rowsAffected, lastInsertRowid } = result;
+  return {
+    cols: columns.map((name, index) => ({ name, decltype: types[index] ?? null })),
+    rows: wantRows ? rows : [],
+    affectedRowCount: rowsAffected,
+    lastInsertRowid: lastInsertRowid === undefined ? undefined : BigInt(lastInsertRowid),
+  };
+}

@@ -1,0 +1,286 @@
+/**
+ * A session: one caller's sequence of statements on a tenant, as a connection to SQLite is elsewhere.
+ *
+ * Outside a transaction each statement is one of its own; reads go to a reader and wait for nobody. BEGIN holds the
+ * tenant's writer in a lane for a bounded time; past it, or when SQLite ended the transaction, the session refuses what
+ * comes until COMMIT or ROLLBACK, so that nothing runs alone that was meant to be part of a transaction.
+ *
+ * Kept: statements of one session run one after another; every one is admitted by the tenant's state and rate; what it may
+ * do is decided by SQLite where it is compiled. A closed session has no transaction.
+ */
+import { KimberliteError, kimberliteError } from "./errors.ts";
+import { type Held, HeldRead, HeldTransaction } from "./held-transaction.ts";
+import { fromLaneError, type SessionStep } from "./projection/lane-protocol.ts";
+import { splitSql } from "./projection/sql-splitter.ts";
+import { mayRead, parseControl, type SessionControl } from "./projection/sql-text.ts";
+import type { StatementDescription } from "./projection/statement-cache.ts";
+import { resultBytes } from "./projection/values.ts";
+import type { StatementRequest, StatementResult } from "./projection/writer.ts";
+import { type PlannedStep, runAsOneJob, runAsOneRead } from "./session-batch.ts";
+import {
+  type BatchOutcome,
+  type BatchStep,
+  NOTHING,
+  noTransaction,
+  type SessionPorts,
+  type SessionResult,
+  type SessionStatement,
+  type SqlSession,
+  toResult,
+} from "./sql-session.ts";
+
+export class Session implements SqlSession {
+  readonly #ports: SessionPorts;
+  #held: Held | undefined;
+  /** Why the transaction is gone that the caller may believe in. */
+  #lost: Error | undefined;
+  #foreignKeys = true;
+  #closed = false;
+
+  /** By `Kimberlite.session` alone. */
+  constructor(ports: SessionPorts) {
+    this.#ports = ports;
+  }
+
+  get autocommit(): boolean {
+    return this.#held === undefined || this.#held.ended !== undefined;
+  }
+
+  async run(statement: SessionStatement): Promise<SessionResult> {
+    return this.#run(statement, this.#ports.maxResultBytes);
+  }
+
+  async batch(steps: readonly BatchStep[]): Promise<readonly BatchOutcome[]> {
+    this.#requireOpen();
+    const planned = steps.map((step) => ({ ...step, control: parseControl(textOf(step.statement.sql)) }));
+    return (await this.#batchAtOnce(planned)) ?? this.#batchInSteps(planned);
+  }
+
+  async sequence(sql: string): Promise<void> {
+    for (const statement of splitSql(textOf(sql))) await this.run({ sql: statement });
+  }
+
+  async describe(sql: string): Promise<StatementDescription> {
+    this.#requireOpen();
+    const control = parseControl(textOf(sql));
+    if (control !== undefined) return describeControl(control);
+    if (this.#held !== undefined)
+      return (await this.#step({ kind: "describe", sql })) as StatementDescription;
+    try {
+      return await this.#ports.operate(async (engine) => (await engine.settledReader()).describe(sql));
+    } catch (error) {
+      if (!isWrite(error)) throw error;
+    }
+    const { context } = this.#ports;
+    return this.#ports.operate(
+      async (engine) => (await engine.pipeline.submit(context, (session) => session.describe(sql))).value,
+    );
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    const held = this.#held;
+    this.#held = undefined;
+    await held?.rollback();
+  }
+
+  /** A batch that is one transaction, or one snapshot, in one turn; undefined if it is neither, or takes too long for that. */
+  async #batchAtOnce(steps: readonly PlannedStep[]): Promise<readonly BatchOutcome[] | undefined> {
+    if (this.#held !== undefined || this.#lost !== undefined || !this.#foreignKeys) return undefined;
+    const { access } = this.#ports;
+    if (access === "read" || steps[0]?.control?.kind !== "begin") return undefined;
+    if (steps[0].control.mode === "readonly") return runAsOneRead(this.#ports, steps, this.#requestOf);
+    return runAsOneJob(this.#ports, steps, this.#requestOf);
+  }
+
+  async #batchInSteps(steps: readonly PlannedStep[]): Promise<readonly BatchOutcome[]> {
+    const outcomes: BatchOutcome[] = [];
+    let leftBytes = this.#ports.maxResultBytes;
+    for (const { when, statement, refused } of steps) {
+      if (when?.({ outcomes, autocommit: this.autocommit }) === false) {
+        outcomes.push(undefined);
+        continue;
+      }
+      try {
+        if (refused !== undefined) throw refused;
+        const result = await this.#run(statement, leftBytes);
+        leftBytes -= resultBytes(result.rows);
+        outcomes.push({ result });
+      } catch (error) {
+        outcomes.push({ error: error as Error });
+      }
+    }
+    return outcomes;
+  }
+
+  async #run(statement: SessionStatement, maxResultBytes: number): Promise<SessionResult> {
+    this.#requireOpen();
+    const control = parseControl(textOf(statement.sql));
+    if (control !== undefined) return this.#control(control);
+    const request = this.#requestOf(statement, maxResultBytes);
+    if (this.#held !== undefined) return toResult(await this.#step({ kind: "run", request }));
+    if (this.#lost !== undefined) throw this.#lost;
+    return toResult(await this.#runAlone(request));
+  }
+
+  readonly #requestOf = (statement: SessionStatement, maxResultBytes: number): StatementRequest => ({
+    sql: statement.sql,
+    exact: statement.values ?? [],
+    maxResultBytes,
+    rowsOnly: this.#ports.access !== "schema",
+  });
+
+  async #runAlone(request: StatementRequest): Promise<StatementResult> {
+    const { access, context, operate, read } = this.#ports;
+    if (access === "read") return read(request);
+    if (!this.#foreignKeys) return this.#runHeld(request);
+    if (mayRead(request.sql)) {
+      try {
+        return await read(request);
+      } catch (error) {
+        if (!isWrite(error)) throw error;
+      }
+    }
+    return operate(async (engine) => {
+      const { value } = await engine.pipeline.submitStatements(context, [request]);
+      return value[0] as StatementResult;
+    });
+  }
+
+  /** One statement in a transaction of its own that does what the session has set. */
+  async #runHeld(request: StatementRequest): Promise<StatementResult> {
+    await this.#begin("immediate");
+    try {
+      const result = (await this.#step({ kind: "run", request })) as StatementResult;
+      await this.#commit();
+      return result;
+    } catch (error) {
+      await this.#rollback();
+      throw error;
+    }
+  }
+
+  async #step(step: SessionStep): Promise<StatementResult | StatementDescription | undefined> {
+    const held = this.#held;
+    if (held === undefined) throw noTransaction("savepoints are for transactions");
+    if (held.ended !== undefined) throw this.#lose(held.ended);
+    this.#ports.charge();
+    const outcome = await held.step(step).catch((error: unknown) => {
+      throw held.ended === undefined ? error : this.#lose(held.ended);
+    });
+    if ("error" in outcome) {
+      const error = fromLaneError(outcome.error);
+      if (!outcome.open) {
+        await held.rollback();
+        this.#lose(kimberliteError("transaction_closed", "the transaction was rolled back by SQLite"));
+      }
+      throw error;
+    }
+    return outcome.value;
+  }
+
+  /** From here to COMMIT or ROLLBACK nothing runs. */
+  #lose(why: Error): Error {
+    this.#held = undefined;
+    this.#lost = why;
+    return why;
+  }
+
+  async #control(control: SessionControl): Promise<SessionResult> {
+    switch (control.kind) {
+      case "begin":
+        if (!this.autocommit) throw noTransaction("cannot start a transaction within a transaction");
+        if (this.#lost !== undefined) throw this.#lost;
+        await this.#begin(control.mode);
+        return NOTHING;
+      case "commit":
+        await this.#commit();
+        return NOTHING;
+      case "rollback":
+        await this.#rollback();
+        return NOTHING;
+      case "foreign-keys":
+        return this.#setForeignKeys(control.on);
+      default:
+        if (this.#lost !== undefined) throw this.#lost;
+        await this.#step(control);
+        return NOTHING;
+    }
+  }
+
+  async #begin(mode: "deferred" | "immediate" | "readonly"): Promise<void> {
+    const { access } = this.#ports;
+    if (mode === "immediate" && access === "read") {
+      throw kimberliteError("read_only", "this session only reads; BEGIN TRANSACTION READONLY");
+    }
+    const readOnly = mode === "readonly" || access === "read";
+    const held = readOnly
+      ? await HeldRead.begin(this.#ports)
+      : await HeldTransaction.begin(this.#ports, this.#foreignKeys);
+    if (!this.#closed) this.#held = held;
+    else await held.rollback();
+    this.#requireOpen();
+  }
+
+  async #commit(): Promise<void> {
+    const held = this.#held;
+    const lost = held?.ended ?? this.#lost;
+    this.#held = undefined;
+    this.#lost = undefined;
+    if (lost !== undefined) throw lost;
+    if (held === undefined) throw noTransaction("cannot commit - no transaction is active");
+    this.#ports.charge();
+    await held.commit();
+  }
+
+  async #rollback(): Promise<void> {
+    const held = this.#held;
+    const lost = this.#lost;
+    this.#held = undefined;
+    this.#lost = undefined;
+    if (held === undefined && lost === undefined) {
+      throw noTransaction("cannot rollback - no transaction is active");
+    }
+    await held?.rollback();
+  }
+
+  /** Within a transaction it does nothing, as in SQLite. */
+  #setForeignKeys(on: boolean | undefined): SessionResult {
+    if (on === undefined) {
+      const rows = [[this.#foreignKeys ? 1n : 0n]];
+      return { ...NOTHING, columns: ["foreign_keys"], types: [null], rows };
+    }
+    if (on === this.#foreignKeys || !this.autocommit) return NOTHING;
+    if (this.#ports.access !== "schema") {
+      throw kimberliteError("not_authorized", "turning foreign keys off takes the role admin");
+    }
+    this.#foreignKeys = on;
+    return NOTHING;
+  }
+
+  #requireOpen(): void {
+    if (this.#closed) throw kimberliteError("closed", "the session is closed");
+  }
+}
+
+/** True for a refusal of a connection that only reads: the statement may be one that writes. */
+function isWrite(error: unknown): boolean {
+  return error instanceof KimberliteError && (error.code === "read_only" || error.code === "unsupported_sql");
+}
+
+function textOf(sql: unknown): string {
+  if (typeof sql !== "string") throw kimberliteError("invalid_sql", "SQL is a string");
+  return sql;
+}
+
+function describeControl(control: SessionControl): StatementDescription {
+  const isQuestion = control.kind === "foreign-keys" && control.on === undefined;
+  const columns = isQuestion ? ["foreign_keys"] : [];
+  return {
+    parameters: [],
+    columns,
+    types: columns.map(() => null),
+    readOnly: true,
+    explain: false,
+  };
+}
