@@ -46,6 +46,8 @@ class TokenBook implements Authenticator {
     };
   }
 
+  noteRefusal(): void {}
+
   recheck(principal: Principal): void {
     if (this.revoked.has(principal.credential.id)) throw refused();
   }
