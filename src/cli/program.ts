@@ -110,6 +110,8 @@ function addFirstCommands(define: Define): void {
     async () => (await import("./serve.ts")).serve,
   )
     .option("--host <host>", "address to listen on; 127.0.0.1 unless given")
+    .option("--config <file>", "settings in JSON; DIR/server.json unless given")
+    .option("--set <name=value...>", "a setting, such as limits.maxConnections=500")
     .addOption(new Option("--port <port>", "8080 unless given; 0 for a free one").argParser(parsePort));
 }
 

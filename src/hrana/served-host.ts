@@ -26,6 +26,8 @@ export interface ServedHost {
   authenticate(bearer: string | undefined, origin: RequestOrigin): Promise<Principal>;
   /** Refuses a principal that stands no more; asked at each request and each fetch. @throws `unauthenticated` */
   recheck(principal: Principal): void;
+  /** Notes that the principal was refused something, for its own tenant's audit stream. */
+  noteRefusal(principal: Principal, action: string, origin: RequestOrigin): void;
   /**
    * Counts a connection as its tenant's until `close` of its socket, once however often it is asked.
    *

@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import { Readable } from "node:stream";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { Clean } from "typebox/value";
-import { authorize } from "../auth/authorize.ts";
+import { type Action, authorize, isAuthorized } from "../auth/authorize.ts";
 import type { Principal } from "../auth/principal.ts";
 import { assert, kimberliteError } from "../errors.ts";
 import type { ServedHost } from "../hrana/served-host.ts";
@@ -95,17 +95,28 @@ async function admit(
   { host, gate }: Shared,
 ): Promise<void> {
   if (action === "public") return;
-  const principal = await host.authenticate(bearerOf(request.headers.authorization), {
-    remoteAddress: request.ip,
-    requestId: request.id,
-  });
+  const origin = { remoteAddress: request.ip, requestId: request.id };
+  const principal = await host.authenticate(bearerOf(request.headers.authorization), origin);
   request.principal = principal;
   host.holdConnection(principal, request.raw.socket);
-  if (action !== "authenticated") authorize(principal, action, tenantOf(request));
+  if (action !== "authenticated") requireAuthorized(principal, action, { request, host });
   if (principal.kind === "tenant") {
     const leave = gate.enter(principal.tenant);
     reply.raw.once("close", leave);
   }
+}
+
+/** @throws `not_authorized`, once it is noted for the principal's own audit stream */
+function requireAuthorized(
+  principal: Principal,
+  action: Action,
+  { request, host }: { readonly request: FastifyRequest; readonly host: ServedHost },
+): void {
+  const tenant = tenantOf(request);
+  if (!isAuthorized(principal, action, tenant)) {
+    host.noteRefusal(principal, action, { remoteAddress: request.ip, requestId: request.id });
+  }
+  authorize(principal, action, tenant);
 }
 
 /** The tenant that the path names. @throws `invalid_argument` */

@@ -10,7 +10,13 @@ import {
   type IncomingMessage,
   type RequestListener,
 } from "node:http";
+import {
+  createServer as createSecureServer,
+  type Server as HttpsServer,
+  type ServerOptions as SecureServerOptions,
+} from "node:https";
 import type { Socket } from "node:net";
+import type { SecureContextOptions } from "node:tls";
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import type { Principal } from "../auth/principal.ts";
 import { kimberliteError } from "../errors.ts";
@@ -18,7 +24,9 @@ import type { Randomness } from "../host/randomness.ts";
 import { parseJsonBody } from "../hrana/json-body.ts";
 import type { ServerConfig } from "./config.ts";
 import type { Connections } from "./connections.ts";
+import { isHealthCheck } from "./health.ts";
 import { PROBLEM_TYPE, rawProblem, toProblem } from "./problem.ts";
+import { MIN_VERSION } from "./tls.ts";
 
 declare module "fastify" {
   interface FastifyRequest {
@@ -31,6 +39,8 @@ export interface AppParts {
   readonly config: ServerConfig;
   readonly connections: Connections;
   readonly randomness: Randomness;
+  /** Certificate and key; absent for a server in the clear. */
+  readonly tls: SecureContextOptions | undefined;
   /** True when the server goes down. */
   readonly isDraining: () => boolean;
 }
@@ -41,6 +51,7 @@ const CHECK_CONNECTIONS_MS = 1_000;
 
 /** The application; a plugin adds its routes in a scope of its own. */
 export function createApp(parts: AppParts): FastifyInstance {
+  const { trustedProxies } = parts.config;
   const app = fastify({
     serverFactory: (handler) => makeHttpServer(handler as RequestListener, parts),
     bodyLimit: parts.config.limits.maxBodyBytes,
@@ -49,6 +60,7 @@ export function createApp(parts: AppParts): FastifyInstance {
     return503OnClosing: false,
     forceCloseConnections: false,
     exposeHeadRoutes: false,
+    trustProxy: trustedProxies.length === 0 ? false : [...trustedProxies],
     clientErrorHandler: (error, socket) => answerRaw(error, socket, parts.randomness),
     frameworkErrors: (error, request, reply) => answerProblem(error, request, reply),
     routerOptions: { maxParamLength: 512 },
@@ -74,7 +86,7 @@ export function createApp(parts: AppParts): FastifyInstance {
 async function letIn(request: FastifyRequest, reply: FastifyReply, parts: AppParts): Promise<void> {
   void reply.header("x-request-id", request.id);
   const { connections } = parts;
-  if (connections.countRequest(request.raw.socket)) void reply.header("connection", "close");
+  if (connections.countRequest(request.raw.socket, reply.raw)) void reply.header("connection", "close");
   if (isHealthCheck(request)) return;
   if (parts.isDraining()) {
     void reply.header("connection", "close");
@@ -84,10 +96,6 @@ async function letIn(request: FastifyRequest, reply: FastifyReply, parts: AppPar
     void reply.header("connection", "close");
     throw kimberliteError("overloaded", "the server has too many connections", { retryAfterMs: 1_000 });
   }
-}
-
-function isHealthCheck(request: FastifyRequest): boolean {
-  return request.routeOptions.url === "/healthz" || request.routeOptions.url === "/readyz";
 }
 
 function answerProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
@@ -108,24 +116,33 @@ function answerRaw(error: Error, socket: Socket, randomness: Randomness): void {
   socket.destroySoon();
 }
 
-function makeHttpServer(handler: RequestListener, { config, connections }: AppParts): HttpServer {
-  const { limits } = config;
-  const server = createServer(
-    {
-      maxHeaderSize: limits.maxHeaderBytes,
-      headersTimeout: limits.headersTimeoutMs,
-      requestTimeout: limits.requestTimeoutMs,
-      keepAliveTimeout: limits.keepAliveTimeoutMs,
-      connectionsCheckingInterval: CHECK_CONNECTIONS_MS,
-      noDelay: true,
-    },
-    handler,
-  );
+function makeHttpServer(handler: RequestListener, parts: AppParts): HttpServer | HttpsServer {
+  const { limits } = parts.config;
+  const options = {
+    maxHeaderSize: limits.maxHeaderBytes,
+    headersTimeout: limits.headersTimeoutMs,
+    requestTimeout: limits.requestTimeoutMs,
+    keepAliveTimeout: limits.keepAliveTimeoutMs,
+    connectionsCheckingInterval: CHECK_CONNECTIONS_MS,
+    noDelay: true,
+  };
+  const server =
+    parts.tls === undefined
+      ? createServer(options, handler)
+      : createSecureServer({ ...options, ...secured(parts.tls, limits.headersTimeoutMs) }, handler);
   server.timeout = limits.idleTimeoutMs;
   // Those between the two limits are told to come again; past the second nothing is left to tell them with.
   server.maxConnections = limits.maxConnections * 2;
-  server.on("connection", (socket) => connections.add(socket));
+  server.on(parts.tls === undefined ? "connection" : "secureConnection", (socket: Socket) =>
+    parts.connections.add(socket),
+  );
   return server;
+}
+
+/** With authorities of clients, whoever shows no certificate of theirs is not let in. */
+function secured(tls: SecureContextOptions, handshakeTimeout: number): SecureServerOptions {
+  const mutual = tls.ca === undefined ? {} : { requestCert: true, rejectUnauthorized: true };
+  return { ...tls, ...mutual, minVersion: MIN_VERSION, handshakeTimeout };
 }
 
 function requestId(request: IncomingMessage, randomness: Randomness): string {

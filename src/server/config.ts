@@ -7,6 +7,9 @@
 import { Type } from "typebox";
 import { Compile } from "typebox/compile";
 import { assert, kimberliteError } from "../errors.ts";
+import { parseJsonBody } from "../hrana/json-body.ts";
+import type { FolderSettings } from "./services.ts";
+import type { TlsSettings } from "./tls.ts";
 
 const Count = (given: number, about: string, minimum = 1): Type.TInteger =>
   Type.Integer({ default: given, minimum, maximum: 2 ** 40, description: about });
@@ -34,10 +37,51 @@ const Limits = Type.Object(
   { additionalProperties: false },
 );
 
+const Path = (about: string): Type.TString => Type.String({ minLength: 1, description: about });
+
 const Schema = Type.Object(
   {
     host: Type.String({ default: "127.0.0.1", minLength: 1, maxLength: 255 }),
     port: Type.Integer({ default: 8080, minimum: 0, maximum: 65_535 }),
+    trustedProxies: Type.Array(Type.String(), {
+      default: [],
+      description: "addresses whose X-Forwarded-For is believed",
+    }),
+    tls: Type.Optional(
+      Type.Object(
+        {
+          certFile: Path("PEM: the certificate, and what leads to its authority"),
+          keyFile: Path("PEM: its private key"),
+          clientCaFile: Type.Optional(
+            Path("PEM: authorities of clients' certificates, which are then required"),
+          ),
+        },
+        { additionalProperties: false },
+      ),
+    ),
+    folders: Type.Object(
+      {
+        exports: Type.Optional(Path("where tenants' exports go, in clear text")),
+        imports: Type.Optional(Path("where exports to bring in lie")),
+      },
+      { additionalProperties: false, default: {} },
+    ),
+    backupPlaces: Type.Record(
+      Type.String(),
+      Type.Object(
+        { logs: Path("file:PATH or s3://BUCKET/PREFIX"), keys: Type.Optional(Path("another place")) },
+        { additionalProperties: false },
+      ),
+      { default: {}, description: "by the names that the admin API has for them" },
+    ),
+    masterKeys: Type.Record(Type.String(), Type.String(), {
+      default: {},
+      description: "URIs of master keys that the node may move to, by name",
+    }),
+    tenantMasterKeySchemes: Type.Array(Type.String({ pattern: "^[a-z][a-z0-9+.-]*$" }), {
+      default: ["awskms"],
+      description: "schemes of master keys that tenants may name as their own",
+    }),
     limits: Limits,
   },
   { additionalProperties: false },
@@ -65,6 +109,12 @@ export interface ServerLimits {
 export interface ServerConfig {
   readonly host: string;
   readonly port: number;
+  readonly trustedProxies: readonly string[];
+  readonly tls?: TlsSettings;
+  readonly folders: FolderSettings;
+  readonly backupPlaces: Readonly<Record<string, { readonly logs: string; readonly keys?: string }>>;
+  readonly masterKeys: Readonly<Record<string, string>>;
+  readonly tenantMasterKeySchemes: readonly string[];
   readonly limits: ServerLimits;
 }
 
@@ -95,4 +145,80 @@ function defaultsOf(schema: Type.TObject): Record<string, unknown> {
   return Object.fromEntries(
     entries.flatMap(([name, { default: value }]) => (value === undefined ? [] : [[name, value]])),
   );
+}
+
+/** Prefix of the variables of the environment that are settings. */
+const VARIABLE_PREFIX = "KIMBERLITE_SERVE_";
+
+/** Where settings are written, the later ones winning. */
+export interface SettingSources {
+  /** The bytes of the configuration file: JSON. */
+  readonly file?: Buffer | undefined;
+  /** Those that begin with `KIMBERLITE_SERVE_` count: `KIMBERLITE_SERVE_LIMITS__MAX_BODY_BYTES` is `limits.maxBodyBytes`. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  /** `name=value`, such as `limits.maxBodyBytes=1048576`; lists and objects in JSON. */
+  readonly assignments: readonly string[];
+}
+
+/** Settings of all sources, for `parseServerConfig`. @throws `invalid_argument` */
+export function gatherSettings({ file, environment, assignments }: SettingSources): ServerSettings {
+  const settings: Record<string, unknown> = file === undefined ? {} : parseFile(file);
+  for (const [name, text] of Object.entries(environment)) {
+    if (!name.startsWith(VARIABLE_PREFIX) || text === undefined) continue;
+    const path = name.slice(VARIABLE_PREFIX.length).split("__").map(toCamel);
+    assign(settings, path, { text, source: name });
+  }
+  for (const assignment of assignments) {
+    const [name = "", ...rest] = assignment.split("=");
+    if (rest.length === 0) throw kimberliteError("invalid_argument", "a setting is NAME=VALUE");
+    assign(settings, name.split("."), { text: rest.join("="), source: name });
+  }
+  return settings;
+}
+
+function parseFile(file: Buffer): Record<string, unknown> {
+  const settings = parseJsonBody(file);
+  if (typeof settings === "object" && settings !== null && !Array.isArray(settings)) {
+    return settings as Record<string, unknown>;
+  }
+  throw kimberliteError("invalid_argument", "the configuration file is a JSON object");
+}
+
+function toCamel(name: string): string {
+  return name.toLowerCase().replaceAll(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+}
+
+function assign(
+  settings: Record<string, unknown>,
+  path: readonly string[],
+  { text, source }: { readonly text: string; readonly source: string },
+): void {
+  const schema = schemaAt(path);
+  if (schema === undefined) throw kimberliteError("invalid_argument", `there is no setting ${source}`);
+  let within = settings;
+  for (const name of path.slice(0, -1)) {
+    const next = within[name] ?? {};
+    if (typeof next !== "object") throw kimberliteError("invalid_argument", `${name} is an object`);
+    within[name] = next;
+    within = next as Record<string, unknown>;
+  }
+  within[path.at(-1) as string] = schema.type === "string" ? text : parseValue(text, source);
+}
+
+function schemaAt(path: readonly string[]): { readonly type?: string } | undefined {
+  let schema: unknown = Schema;
+  for (const name of path) {
+    const properties = (schema as { readonly properties?: Record<string, unknown> }).properties ?? {};
+    if (!Object.hasOwn(properties, name)) return undefined;
+    schema = properties[name];
+  }
+  return schema as { readonly type?: string };
+}
+
+function parseValue(text: string, source: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw kimberliteError("invalid_argument", `the setting ${source} is a number, or JSON`);
+  }
 }

@@ -13,8 +13,11 @@ export interface ConnectionLimits {
   readonly maxRequestsPerConnection: number;
 }
 
+type Closing = Pick<ConnectionSocket, "once">;
+
 interface Connection {
   requests: number;
+  underWay: number;
   readonly tenants: Set<bigint>;
 }
 
@@ -35,16 +38,20 @@ export class Connections {
   /** Counts a connection from now on until it closes. */
   add(socket: ConnectionSocket): void {
     if (this.#open.has(socket)) return;
-    this.#open.set(socket, { requests: 0, tenants: new Set() });
+    this.#open.set(socket, { requests: 0, underWay: 0, tenants: new Set() });
     socket.once("close", () => this.#remove(socket));
   }
 
-  /** Counts a request. @returns true if it is the last that its connection may have */
-  countRequest(socket: ConnectionSocket): boolean {
+  /** Counts a request until its answer closes. @returns true if it is the last that its connection may have */
+  countRequest(socket: ConnectionSocket, answer: Closing): boolean {
     this.add(socket);
     const connection = this.#open.get(socket);
     if (connection === undefined) return true;
     connection.requests += 1;
+    connection.underWay += 1;
+    answer.once("close", () => {
+      connection.underWay -= 1;
+    });
     return connection.requests >= this.#limits.maxRequestsPerConnection;
   }
 
@@ -67,6 +74,14 @@ export class Connections {
   /** Ends every connection, also those that have become WebSockets. */
   destroyAll(): void {
     for (const socket of this.#open.keys()) socket.destroy();
+  }
+
+  /** Ends the connections that wait for nothing; WebSockets, which are held without a request, are left. */
+  destroyIdle(): void {
+    for (const [socket, { requests, underWay, tenants }] of this.#open) {
+      const webSocket = requests === 0 && tenants.size > 0;
+      if (underWay === 0 && !webSocket) socket.destroy();
+    }
   }
 
   #remove(socket: ConnectionSocket): void {

@@ -1,5 +1,5 @@
 /** `/healthz`: the process answers. `/readyz`: it takes requests. Both are open to anyone and say nothing else. */
-import type { FastifyInstance } from "fastify";
+import type { FastifyInstance, FastifyRequest } from "fastify";
 
 export function registerHealth(app: FastifyInstance, isDraining: () => boolean): void {
   app.get("/healthz", async () => ({ status: "ok" }));
@@ -11,4 +11,9 @@ export function registerHealth(app: FastifyInstance, isDraining: () => boolean):
       .header("connection", "close")
       .send({ status: "draining" });
   });
+}
+
+/** True for what is answered however busy the node is. */
+export function isHealthCheck(request: FastifyRequest): boolean {
+  return request.routeOptions.url === "/healthz" || request.routeOptions.url === "/readyz";
 }

@@ -5,13 +5,17 @@ import { NODE_OPERATIONS } from "./node-operations.ts";
 import type { Operation } from "./operation.ts";
 import { PORTABILITY_OPERATIONS } from "./portability-operations.ts";
 import { PROOF_OPERATIONS } from "./proof-operations.ts";
+import { SHARING_OPERATIONS } from "./sharing-operations.ts";
 import { TENANT_OPERATIONS } from "./tenant-operations.ts";
+import { TOKEN_OPERATIONS } from "./token-operations.ts";
 
 export const OPERATIONS: readonly Operation[] = [
   ...NODE_OPERATIONS,
   ...TENANT_OPERATIONS,
+  ...TOKEN_OPERATIONS,
   ...KEY_OPERATIONS,
   ...PROOF_OPERATIONS,
   ...PORTABILITY_OPERATIONS,
+  ...SHARING_OPERATIONS,
   ...AUDIT_OPERATIONS,
 ];

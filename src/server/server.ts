@@ -5,9 +5,11 @@
  * and only then closes its connections. The database belongs to the caller, who closes it afterwards.
  */
 import type { AddressInfo } from "node:net";
+import type { Server as SecureServer } from "node:tls";
 import type { FastifyInstance } from "fastify";
 import type { Authenticator } from "../auth/authenticator.ts";
 import { type Clock, systemClock } from "../host/clock.ts";
+import { type Disk, systemDisk } from "../host/disk.ts";
 import { type Randomness, systemRandomness } from "../host/randomness.ts";
 import type { ServedHost } from "../hrana/served-host.ts";
 import type { Kimberlite } from "../kimberlite.ts";
@@ -16,7 +18,9 @@ import { createApp } from "./app.ts";
 import { parseServerConfig, type ServerConfig, type ServerSettings } from "./config.ts";
 import { Connections } from "./connections.ts";
 import { registerHealth } from "./health.ts";
-import { Folders, type ServiceSettings, type Services } from "./services.ts";
+import { registerLoadShedding } from "./load-shedding.ts";
+import { Folders, type Services } from "./services.ts";
+import { loadTls, TlsReloader, type TlsSettings } from "./tls.ts";
 
 export interface ServerOptions {
   readonly db: Kimberlite;
@@ -24,14 +28,14 @@ export interface ServerOptions {
   readonly settings?: ServerSettings;
   /** Adds routes of its own, in a scope of its own. */
   readonly register?: (app: FastifyInstance, host: ServedHost) => void | Promise<void>;
-  /** What the admin API can reach beside the database. */
-  readonly services?: ServiceSettings;
+  /** Moves the node to the master key that the settings have under a name. @returns the key's id */
+  readonly rotateMasterKey?: Services["rotateMasterKey"];
+  /** Told of what the server survived and an operator should know. */
+  readonly onWarning?: (error: unknown) => void;
+  readonly disk?: Disk;
   readonly clock?: Clock;
   readonly randomness?: Randomness;
 }
-
-/** A tenant may move its keys to a service that is reached with the node's own credentials; to no file of the node's. */
-const DEFAULT_MASTER_KEY_SCHEMES = ["awskms"];
 
 /** Where a server listens. */
 export interface ServerAddress {
@@ -41,11 +45,14 @@ export interface ServerAddress {
   readonly url: string;
 }
 
+const CLOSE_IDLE_EVERY_MS = 100;
+
 export class Server implements AsyncDisposable {
   readonly #app: FastifyInstance;
   readonly #config: ServerConfig;
   readonly #connections: Connections;
   readonly #drain: AbortController;
+  readonly #reloader: TlsReloader | undefined;
   readonly address: ServerAddress;
   #closed: Promise<void> | undefined;
 
@@ -54,12 +61,14 @@ export class Server implements AsyncDisposable {
     readonly config: ServerConfig;
     readonly connections: Connections;
     readonly drain: AbortController;
+    readonly reloader: TlsReloader | undefined;
     readonly address: ServerAddress;
   }) {
     this.#app = parts.app;
     this.#config = parts.config;
     this.#connections = parts.connections;
     this.#drain = parts.drain;
+    this.#reloader = parts.reloader;
     this.address = parts.address;
   }
 
@@ -71,14 +80,36 @@ export class Server implements AsyncDisposable {
     const isDraining = (): boolean => drain.signal.aborted;
     const randomness = options.randomness ?? systemRandomness();
     const host = makeHost(options, { config, connections, randomness, draining: drain.signal });
-    const app = createApp({ config, connections, randomness, isDraining });
+    const disk = options.disk ?? systemDisk;
+    const tls = config.tls === undefined ? undefined : loadTls(disk, config.tls);
+    const app = createApp({ config, connections, randomness, isDraining, tls });
+    registerLoadShedding(app, config.limits, options.clock ?? systemClock);
     registerHealth(app, isDraining);
-    const services = makeServices(options);
+    const services = makeServices(config, options);
     await app.register(async (scope) => registerAdminApi(scope, { host, config, services }));
     const { register } = options;
     if (register !== undefined) await app.register(async (scope) => register(scope, host));
+    const reloader = config.tls === undefined ? undefined : watchTls(app, config.tls, { ...options, disk });
     await app.listen({ host: config.host, port: config.port });
-    return new Server({ app, config, connections, drain, address: addressOf(app) });
+    return new Server({
+      app,
+      config,
+      connections,
+      drain,
+      reloader,
+      address: addressOf(app, tls !== undefined),
+    });
+  }
+
+  /**
+   * Looks at the files of the TLS certificate now, which it does by itself every few seconds, and puts them into force for
+   * new connections if they changed.
+   *
+   * @returns true if they did
+   * @throws `invalid_argument` for files that are not usable together; what was in force stays
+   */
+  reloadTls(): boolean {
+    return this.#reloader?.reload() ?? false;
   }
 
   /** Finishes what is under way, for at most `limits.drainTimeoutMs`, then closes every connection. Idempotent. */
@@ -95,11 +126,17 @@ export class Server implements AsyncDisposable {
     this.#drain.abort();
     const { server } = this.#app;
     const late = setTimeout(() => this.#connections.destroyAll(), this.#config.limits.drainTimeoutMs);
+    // A connection may become idle at any time until then.
+    const idle = setInterval(() => {
+      server.closeIdleConnections();
+      this.#connections.destroyIdle();
+    }, CLOSE_IDLE_EVERY_MS);
     try {
       server.closeIdleConnections();
       await this.#app.close();
     } finally {
       clearTimeout(late);
+      clearInterval(idle);
     }
   }
 }
@@ -122,23 +159,45 @@ function makeHost(
     draining,
     authenticate: (bearer, origin) => authenticator.authenticate(bearer, origin),
     recheck: (principal) => authenticator.recheck(principal),
+    noteRefusal: (principal, action, origin) => authenticator.noteRefusal(principal, action, origin),
     holdConnection: (principal, socket) => {
       if (principal.kind === "tenant") connections.hold(principal.tenant, socket);
     },
   };
 }
 
-function makeServices({ services = {} }: ServerOptions): Services {
+function makeServices(config: ServerConfig, { rotateMasterKey }: ServerOptions): Services {
   return {
-    folders: new Folders(services.folders ?? {}),
-    backupPlaces: new Map(Object.entries(services.backupPlaces ?? {})),
-    masterKeySchemes: services.masterKeySchemes ?? DEFAULT_MASTER_KEY_SCHEMES,
-    ...(services.rotateMasterKey === undefined ? {} : { rotateMasterKey: services.rotateMasterKey }),
+    folders: new Folders(config.folders),
+    backupPlaces: new Map(Object.entries(config.backupPlaces)),
+    masterKeySchemes: config.tenantMasterKeySchemes,
+    rotateMasterKey,
   };
 }
 
-function addressOf(app: FastifyInstance): ServerAddress {
+const LOOK_AT_TLS_EVERY_MS = 5_000;
+
+function watchTls(
+  app: FastifyInstance,
+  settings: TlsSettings,
+  { disk, onWarning = () => undefined }: ServerOptions & { readonly disk: Disk },
+): TlsReloader {
+  const server = app.server as unknown as SecureServer;
+  const reloader = new TlsReloader(disk, settings, (material) => server.setSecureContext(material));
+  const timer = setInterval(() => {
+    try {
+      reloader.reload();
+    } catch (error) {
+      onWarning(error);
+    }
+  }, LOOK_AT_TLS_EVERY_MS);
+  timer.unref();
+  app.addHook("onClose", async () => clearInterval(timer));
+  return reloader;
+}
+
+function addressOf(app: FastifyInstance, secure: boolean): ServerAddress {
   const { address, port, family } = app.server.address() as AddressInfo;
   const host = family === "IPv6" ? `[${address}]` : address;
-  return { host: address, port, url: `http://${host}:${port}` };
+  return { host: address, port, url: `${secure ? "https" : "http"}://${host}:${port}` };
 }

@@ -10,15 +10,6 @@ export interface BackupPlaces {
   readonly keys?: BackupPlace;
 }
 
-/** What a server is given of it. */
-export interface ServiceSettings {
-  readonly folders?: FolderSettings;
-  /** By the names that the API has for them. */
-  readonly backupPlaces?: Readonly<Record<string, BackupPlaces>>;
-  readonly masterKeySchemes?: readonly string[];
-  readonly rotateMasterKey?: Services["rotateMasterKey"];
-}
-
 export interface Services {
   readonly folders: Folders;
   /** Places of backups, by the names that the API has for them. */

@@ -23,7 +23,8 @@ beforeAll(async () => {
   places.backups = join(exports, "..", "backups");
   places.keys = join(exports, "..", "keys");
   served = await startServed({
-    services: {
+    settings: {
+      port: 0,
       folders: { exports, imports: join(exports, "1") },
       backupPlaces: { nightly: { logs: `file:${places.backups}`, keys: `file:${places.keys}` } },
     },

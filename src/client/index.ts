@@ -1,0 +1,11 @@
+/** The typed client of the admin API: `kimberlite/client`. */
+export {
+  type ErrorCode,
+  type ErrorDetail,
+  HaltError,
+  KimberliteError,
+  RejectError,
+  RetryError,
+} from "../errors.ts";
+export type { Calls, Streams } from "./calls.ts";
+export { type CallOptions, type ClientOptions, KimberliteClient, type ListId } from "./client.ts";

@@ -1,0 +1,105 @@
+/** Quotas and limits as a client meets them: headers that say when to come again, totals that hold over connections. */
+import { expect, it } from "vitest";
+import { kimberliteError } from "../../src/errors.ts";
+import { rateLimitHeaders } from "../../src/quota/rate-limit-headers.ts";
+import { TenantId } from "../../src/tenant/tenant-id.ts";
+import { apiOf } from "./api.ts";
+import { openSocket } from "./raw.ts";
+import { startServed } from "./served.ts";
+
+it("a rate that is spent answers 429 with the headers of the draft, and the total holds over connections", async () => {
+  await using served = await startServed();
+  const operator = apiOf(served, "operator");
+  await operator("POST", "/v1/tenants", { id: "1", name: "A", quota: { maxOpsPerSec: 1, burstOps: 20 } });
+  const reader = apiOf(served, "1:reader");
+  const began = performance.now();
+  const answers = [];
+  for (let round = 0; round < 10; round += 1) {
+    answers.push(
+      ...(await Promise.all(Array.from({ length: 8 }, () => reader("GET", "/v1/tenants/1/streams")))),
+    );
+  }
+  const seconds = (performance.now() - began) / 1_000;
+  const served200 = answers.filter(({ status }) => status === 200).length;
+  expect(served200).toBeGreaterThanOrEqual(20);
+  expect(served200).toBeLessThanOrEqual(21 + Math.ceil(seconds));
+  const refused = answers.find(({ status }) => status === 429);
+  expect(refused?.body.code).toBe("rate_limited");
+  expect(refused?.headers.get("retry-after")).toBe("1");
+  expect(refused?.headers.get("ratelimit")).toBe('"maxOpsPerSec";r=0;t=1');
+  expect(refused?.headers.get("ratelimit-policy")).toBe('"maxOpsPerSec";q=1;w=1');
+});
+
+it("a quota of concurrency says so, and one of storage does not say to come again", () => {
+  const error = (policy: string): ReturnType<typeof kimberliteError> =>
+    kimberliteError("quota_exceeded", "x", { detail: { policy, limit: 5 } });
+  expect(rateLimitHeaders(error("maxConcurrentOps"))).toEqual({
+    "retry-after": "1",
+    ratelimit: '"maxConcurrentOps";r=0',
+    "ratelimit-policy": '"maxConcurrentOps";q=5;qu="concurrent-requests"',
+  });
+  expect(rateLimitHeaders(error("maxLogBytes"))).toEqual({
+    "ratelimit-policy": '"maxLogBytes";q=5;qu="content-bytes"',
+  });
+  expect(rateLimitHeaders(kimberliteError("invalid_sql", "x"))).toEqual({});
+});
+
+it("one tenant's requests under way are bounded, and another's are let in meanwhile", async () => {
+  await using served = await startServed({ settings: { port: 0, limits: { maxAdminRequestsPerTenant: 2 } } });
+  const operator = apiOf(served, "operator");
+  await operator("POST", "/v1/tenants", { id: "1", name: "A" });
+  await operator("POST", "/v1/tenants", { id: "2", name: "B" });
+  const tails = await Promise.all(
+    [1, 2].map(() =>
+      fetch(`${served.url}/v1/tenants/1/audit/tail`, { headers: { authorization: "Bearer 1:admin" } }),
+    ),
+  );
+  const third = await apiOf(served, "1:admin")("GET", "/v1/tenants/1");
+  expect(third.status).toBe(429);
+  expect(third.headers.get("retry-after")).toBe("1");
+  expect((await apiOf(served, "2:admin")("GET", "/v1/tenants/2")).status).toBe(200);
+  for (const tail of tails) await tail.body?.cancel();
+  await expect.poll(async () => (await apiOf(served, "1:admin")("GET", "/v1/tenants/1")).status).toBe(200);
+});
+
+it("connections of one tenant are bounded, and all of them together are told to come again", async () => {
+  await using served = await startServed({
+    settings: { port: 0, limits: { maxConnectionsPerTenant: 3, maxConnections: 6 } },
+  });
+  const ask = async (token: string): Promise<string> => {
+    const socket = await openSocket(served);
+    sockets.push(socket);
+    socket.write(`GET /v1/whoami HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\n\r\n`);
+    const [bytes] = (await new Promise((resolve) =>
+      socket.once("data", (data: Buffer) => resolve([data])),
+    )) as [Buffer];
+    return bytes.toString("latin1").slice(9, 12);
+  };
+  const sockets: Awaited<ReturnType<typeof openSocket>>[] = [];
+  for (let open = 0; open < 3; open += 1) expect(await ask("1:reader")).toBe("200");
+  expect(await ask("1:reader")).toBe("429");
+  expect(await ask("2:reader")).toBe("200");
+  expect(await ask("2:reader")).toBe("200");
+  expect(await ask("2:reader")).toBe("503");
+  for (const socket of sockets) socket.destroy();
+  await expect.poll(() => ask("1:reader")).toBe("200");
+  for (const socket of sockets) socket.destroy();
+});
+
+it("a node past what it can serve turns requests away, and answers health checks", async () => {
+  await using served = await startServed({ settings: { port: 0, limits: { maxHeapBytes: 1 } } });
+  await expect.poll(async () => (await fetch(`${served.url}/v1/whoami`)).status).toBe(503);
+  const refused = await fetch(`${served.url}/v1/whoami`);
+  expect(refused.headers.get("retry-after")).toBe("1");
+  expect(await refused.json()).toMatchObject({ code: "overloaded" });
+  expect((await fetch(`${served.url}/healthz`)).status).toBe(200);
+});
+
+it("a tenant that is over its rate can still be described, suspended and erased", async () => {
+  await using served = await startServed();
+  const operator = apiOf(served, "operator");
+  await operator("POST", "/v1/tenants", { id: "1", name: "A", quota: { maxOpsPerSec: 1 } });
+  await served.db.query(TenantId(1), "SELECT 1");
+  expect((await operator("GET", "/v1/tenants/1")).status).toBe(200);
+  expect((await operator("POST", "/v1/tenants/1/suspend")).status).toBe(200);
+});
