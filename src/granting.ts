@@ -106,19 +106,23 @@ export class Granting {
 
   /** Grants from and to a tenant, oldest first. */
   async list(id: TenantId): Promise<Grant[]> {
-    await this.expire(this.#node.grants.of(id));
-    return Promise.all(
-      this.#node.grants.of(id).map(async (row) => {
-        const own = row.fromTenant === id && row.state === "active";
-        return shownTo(id, row, own ? await this.predicateOf(row) : undefined);
-      }),
-    );
+    return Promise.all(this.#node.grants.of(id).map((row) => this.describe(id, row.id)));
+  }
+
+  /** @throws `grant_not_found`, also for a grant between others */
+  async describe(id: TenantId, grantId: string): Promise<Grant> {
+    const { fromTenant, toTenant } = this.find(grantId);
+    if (fromTenant !== id && toTenant !== id) throw grantError("grant_not_found");
+    await this.expire([this.find(grantId)]);
+    const row = this.find(grantId);
+    const own = fromTenant === id && row.state === "active";
+    return shownTo(id, row, own ? await this.predicateOf(row) : undefined);
   }
 
   /** @throws `grant_not_found` */
   find(id: unknown): GrantRow {
     const row = typeof id === "string" ? this.#node.grants.find(id) : undefined;
-    if (row === undefined) throw kimberliteError("grant_not_found", "there is no such grant");
+    if (row === undefined) throw grantError("grant_not_found");
     return row;
   }
 

@@ -548,6 +548,11 @@ export class Kimberlite implements AsyncDisposable {
     return this.#granting.list(this.#open().directory.get(TenantId(id)).id);
   }
 
+  /** A grant that the tenant made or that was made to it. @throws `grant_not_found` */
+  async describeGrant(id: TenantId, grantId: string): Promise<Grant> {
+    return this.#granting.describe(this.#open().directory.get(TenantId(id)).id, grantId);
+  }
+
   /**
    * Reads a table that another tenant shares with the reader, by SQL, in a database of the reader's own that holds that one
    * table with the columns and rows that are granted. It counts as an operation of the reader, and is recorded at both

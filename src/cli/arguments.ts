@@ -2,6 +2,7 @@
 import { kimberliteError } from "../errors.ts";
 import type { Moment } from "../pipeline/time-travel.ts";
 import type { SqlInput, SqlParams } from "../projection/values.ts";
+import { Duration } from "../tenant/duration.ts";
 import type { TenantQuota } from "../tenant/tenant-config.ts";
 
 /** Options that every command takes. */
@@ -87,6 +88,26 @@ export function parseWhole(text: string): number {
 export function parseDays(text: string): number {
   if (!/^\d{1,7}(\.\d{1,6})?$/.test(text)) throw invalid("a retention is a number of days");
   return Number(text);
+}
+
+const DURATIONS: Readonly<Record<string, (count: number) => Duration>> = {
+  s: Duration.seconds,
+  m: Duration.minutes,
+  h: Duration.hours,
+  d: Duration.days,
+};
+
+/** A length of time such as 30m, 12h or 90d. */
+export function parseDuration(text: string): Duration {
+  const [, count, unit = ""] = /^(\d{1,7})([smhd])$/.exec(text) ?? [];
+  const make = DURATIONS[unit];
+  if (make === undefined) throw invalid("a duration is one such as 30m, 12h or 90d");
+  return make(Number(count));
+}
+
+/** Names with commas between them. */
+export function parseNames(text: string): string[] {
+  return text.split(",").map((name) => name.trim());
 }
 
 /** Flags of a quota, by the names that commander gives them. */

@@ -5,7 +5,9 @@ import { TenantId } from "../tenant/tenant-id.ts";
 import {
   parseCount,
   parseDays,
+  parseDuration,
   parseMoment,
+  parseNames,
   parseParameters,
   parsePort,
   parseSize,
@@ -66,6 +68,7 @@ function makeProgram(ended: (exitCode: number) => void): Command {
   addKeyCommands(program, ended);
   addTokenCommands(program, ended);
   addGovernanceCommands(program, define, ended);
+  addSharingCommands(program, ended);
   addPortabilityCommands(define);
   addBackupCommands(program, define, ended);
   inheritSettings(program);
@@ -341,6 +344,48 @@ function addGovernanceCommands(program: Command, define: Define, ended: (exitCod
     .addOption(new Option("--tenant <id>", "the tenant's id").argParser(TenantId))
     .option("--action <action>", "only this one, such as tenant.erase")
     .addOption(new Option("--from <offset>", "from this place in the audit stream on").argParser(parseWhole))
+    .addOption(new Option("--limit <count>", "at most so many").argParser(parseWhole));
+}
+
+function addSharingCommands(program: Command, ended: (exitCode: number) => void): void {
+  const define = definer(
+    program.command("grant").description("let another tenant read a table or stream"),
+    ended,
+  );
+  const load = () => import("./grant.ts");
+  const tenantFlag = (flag: string, about: string): Option =>
+    new Option(`--${flag} <id>`, about).argParser(TenantId).makeOptionMandatory();
+  define("create", "let a tenant read a table or an event stream of another", async () => {
+    return (await load()).createGrant;
+  })
+    .addOption(tenantFlag("from", "whose it is"))
+    .addOption(tenantFlag("to", "who may read it"))
+    .requiredOption("--of <name>", "the table or event stream")
+    .requiredOption("--purpose <text>", "why; it is recorded with each use")
+    .addOption(new Option("--columns <names>", "only these, with commas between").argParser(parseNames))
+    .option("--where <expression>", "only rows for which this SQL expression is true")
+    .addOption(new Option("--max-rows <count>", "only the first so many").argParser(parseWhole))
+    .addOption(
+      new Option("--expires <duration>", "such as 30m, 12h or 90d, from now").argParser(parseDuration),
+    )
+    .addOption(new Option("--not-before <time>", "when it begins (ISO 8601, UTC)").argParser(parseTime));
+  define("list", "list the grants of and to a tenant", async () => (await load()).listGrants).addOption(
+    tenantOption(),
+  );
+  define("revoke", "end a grant", async () => (await load()).revokeGrant)
+    .argument("<grant>", "its id")
+    .addOption(new Option("--reason <text>", "why; it is recorded").makeOptionMandatory());
+  define("query", "run SQL, as the reader, on a table that is granted", async () => (await load()).queryGrant)
+    .argument("<sql>", "one statement that reads")
+    .addOption(tenantFlag("tenant", "the reader"))
+    .requiredOption("--grant <id>", "the grant")
+    .addOption(
+      new Option("--params <json>", "parameters, as a JSON array or object").argParser(parseParameters),
+    );
+  define("read", "read, as the reader, an event stream that is granted", async () => (await load()).readGrant)
+    .addOption(tenantFlag("tenant", "the reader"))
+    .requiredOption("--grant <id>", "the grant")
+    .addOption(new Option("--first <offset>", "the first event that is wanted").argParser(parseWhole))
     .addOption(new Option("--limit <count>", "at most so many").argParser(parseWhole));
 }
 

@@ -73,7 +73,7 @@ const REFUSALS: Readonly<Record<Exclude<GrantState, "active">, ErrorCode>> = {
 };
 
 const MESSAGES: Readonly<Partial<Record<ErrorCode, string>>> = {
-  grant_not_found: "nothing of that stream is granted to the tenant",
+  grant_not_found: "there is no such grant, or nothing of that stream is granted to the tenant",
   grant_revoked: "the grant was revoked",
   grant_expired: "the grant has expired",
   grant_not_yet_valid: "the grant is not valid yet",

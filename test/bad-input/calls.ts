@@ -97,6 +97,7 @@ export const CALLS: readonly Call[] = [
     undefined,
   ),
   call("revokeAccess", () => ["no such grant", { reason: "over", actor: "me" }], undefined),
+  call("describeGrant", ({ tenant }) => [tenant, "no such grant"]),
   call("listGrants", ({ tenant }) => [tenant]),
   call("queryShared", ({ tenant, stream }) => [
     tenant,
