@@ -111,12 +111,17 @@ export class Granting {
 
   /** @throws `grant_not_found`, also for a grant between others */
   async describe(id: TenantId, grantId: string): Promise<Grant> {
-    const { fromTenant, toTenant } = this.find(grantId);
-    if (fromTenant !== id && toTenant !== id) throw grantError("grant_not_found");
-    await this.expire([this.find(grantId)]);
-    const row = this.find(grantId);
-    const own = fromTenant === id && row.state === "active";
+    await this.expire([this.findFor(id, grantId)]);
+    const row = this.findFor(id, grantId);
+    const own = row.fromTenant === id && row.state === "active";
     return shownTo(id, row, own ? await this.predicateOf(row) : undefined);
+  }
+
+  /** @throws `grant_not_found`, also for a grant between others */
+  findFor(id: TenantId, grantId: string): GrantRow {
+    const row = this.find(grantId);
+    if (row.fromTenant === id || row.toTenant === id) return row;
+    throw grantError("grant_not_found");
   }
 
   /** @throws `grant_not_found` */

@@ -106,6 +106,7 @@ import type { StatementRequest, StatementResult } from "./projection/writer.ts";
 import { type ReencryptOptions, type ReencryptReport, reencryptTenant } from "./reencryption.ts";
 import { adoptRestore } from "./restore.ts";
 import { Session } from "./session.ts";
+import { type SharedAsk, SharedSession } from "./shared-session.ts";
 import type { Grant } from "./sharing/grant.ts";
 import type { GrantRequest } from "./sharing/grant-terms.ts";
 import { type SharedItem, type SharedOptions, Sharing } from "./sharing.ts";
@@ -598,6 +599,26 @@ export class Kimberlite implements AsyncDisposable {
       Row,
       void
     >;
+  }
+
+  /**
+   * A session of the reader on a table that is granted to it: a read-only database of that one table. Each statement is a
+   * read of its own, also between BEGIN and COMMIT: admitted, recorded at both tenants, and of the snapshot of its moment.
+   *
+   * @throws `grant_not_found`, `tenant_suspended`, `invalid_argument`; its calls as `queryShared`
+   */
+  sharedSession(
+    reader: TenantId,
+    grantId: string,
+    options: OperationOptions & Pick<SessionOptions, "maxResultBytes"> = {},
+  ): SqlSession {
+    const id = this.#admitted(reader).id;
+    const { stream } = this.#granting.findFor(id, grantId);
+    const { context, maxResultBytes } = parseSessionOptions(options, this.#node.limits);
+    const { actor, correlationId } = context;
+    const by = { grant: grantId, actor, ...(correlationId === undefined ? {} : { correlationId }) };
+    const ask: SharedAsk = (step) => this.#sharing.ask(id, stream, step, by);
+    return new SharedSession(ask, maxResultBytes);
   }
 
   /**

@@ -16,8 +16,10 @@ import { type Granting, grantEvent } from "./granting.ts";
 import type { NodeState } from "./node-state.ts";
 import { type OperationOptions, parseContext } from "./operations.ts";
 import type { TenantEngine } from "./pipeline/tenant-engine.ts";
+import type { SharedStep } from "./projection/lane-protocol.ts";
 import type { SharedShape } from "./projection/shared-table.ts";
 import { isProjectionDamage } from "./projection/sqlite-error.ts";
+import type { StatementDescription } from "./projection/statement-cache.ts";
 import type { StatementRequest, StatementResult } from "./projection/writer.ts";
 import type { QuotaGate } from "./quota/quota-gate.ts";
 import { chooseGrant, type GrantRow, grantError, refusalOf } from "./sharing/grant.ts";
@@ -91,12 +93,22 @@ export class Sharing {
     request: StatementRequest,
     options: SharedOptions | undefined,
   ): Promise<StatementResult> {
+    return (await this.ask(reader, stream, { kind: "run", request }, options)) as StatementResult;
+  }
+
+  /** Runs or describes one statement of the reader. */
+  async ask(
+    reader: TenantId,
+    stream: StreamId,
+    step: SharedStep,
+    options: SharedOptions | undefined,
+  ): Promise<StatementResult | StatementDescription> {
     const gate = this.#gate(reader);
     gate.enter();
     try {
       const use = await this.#begin(reader, stream, options);
       requireKind(use.grant, "table");
-      return await this.#turns.run(reader, () => this.#run(use, request));
+      return await this.#turns.run(reader, () => this.#run(use, step));
     } finally {
       gate.leave();
     }
@@ -182,7 +194,7 @@ export class Sharing {
     });
   }
 
-  #run(use: Use, request: StatementRequest): Promise<StatementResult> {
+  #run(use: Use, step: SharedStep): Promise<StatementResult | StatementDescription> {
     const { grant } = use;
     return this.#recorded(use, async () => {
       this.#requireStanding(grant);
@@ -194,9 +206,9 @@ export class Sharing {
         await engine.pipeline.settled();
         this.#requireStanding(grant, engine);
         const target = engine.laneTarget(engine.projectionPath);
-        return this.#node.lanes.lease(target.path, (lease) => lease.shared(target, view, request));
+        return this.#node.lanes.lease(target.path, (lease) => lease.shared(target, view, step));
       });
-      return { value: result, rows: result.rows.length };
+      return { value: result, rows: "rows" in result ? result.rows.length : 0 };
     });
   }
 

@@ -23,13 +23,16 @@ export interface SubjectErased {
   readonly facts: string;
 }
 
+/** What is asked of a shared table. */
+export type SharedStep = Extract<SessionStep, { readonly kind: "run" | "describe" }>;
+
 export type LaneCall =
   | { readonly kind: "query"; readonly target: LaneTarget; readonly request: StatementRequest }
   | {
       readonly kind: "shared";
       readonly target: LaneTarget;
       readonly view: SharedView;
-      readonly request: StatementRequest;
+      readonly step: SharedStep;
     }
   | { readonly kind: "begin"; readonly target: LaneTarget; readonly foreignKeys: boolean }
   | { readonly kind: "run"; readonly requests: readonly StatementRequest[] }
@@ -61,7 +64,13 @@ export type StepOutcome =
   | { readonly open: boolean; readonly value: StatementResult | StatementDescription | undefined }
   | { readonly open: boolean; readonly error: LaneError };
 
-export type LaneValue = StatementResult | StatementResult[] | StepOutcome | LaneFinished | undefined;
+export type LaneValue =
+  | StatementResult
+  | StatementDescription
+  | StatementResult[]
+  | StepOutcome
+  | LaneFinished
+  | undefined;
 
 export interface LaneMessage {
   readonly id: number;

@@ -100,7 +100,7 @@ function answer(call: LaneCall): LaneValue {
     case "query":
       return readerOf(call.target).queryBounded(call.request);
     case "shared":
-      return sharedReaderOf(call.target, call.view).query(call.request);
+      return sharedReaderOf(call.target, call.view).answer(call.step);
     case "begin":
       return begin(call.target, call.foreignKeys);
     case "run":

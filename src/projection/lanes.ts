@@ -13,10 +13,12 @@ import {
   type LaneReply,
   type LaneTarget,
   type SessionStep,
+  type SharedStep,
   type StepOutcome,
   type SubjectErased,
 } from "./lane-protocol.ts";
 import type { SharedView } from "./shared-table.ts";
+import type { StatementDescription } from "./statement-cache.ts";
 import type { StatementRequest, StatementResult } from "./writer.ts";
 
 const WORKER_URL: URL = new URL(
@@ -29,7 +31,11 @@ const DEFAULT_MAX_LANES = 6;
 export interface Lease {
   query(target: LaneTarget, request: StatementRequest): Promise<StatementResult>;
   /** Runs a statement of a reader to whom a table of the target's is shared. */
-  shared(target: LaneTarget, view: SharedView, request: StatementRequest): Promise<StatementResult>;
+  shared(
+    target: LaneTarget,
+    view: SharedView,
+    step: SharedStep,
+  ): Promise<StatementResult | StatementDescription>;
   begin(target: LaneTarget, options?: { readonly foreignKeys?: boolean }): Promise<void>;
   step(step: SessionStep): Promise<StepOutcome>;
   /** Begins a snapshot that \`query\` and \`step\` read until \`endRead\`. */
@@ -198,7 +204,7 @@ function call<T>(lane: Lane, message: LaneCall): Promise<T> {
 function leaseOf(lane: Lane): Lease {
   return {
     query: (target, request) => call(lane, { kind: "query", target, request }),
-    shared: (target, view, request) => call(lane, { kind: "shared", target, view, request }),
+    shared: (target, view, step) => call(lane, { kind: "shared", target, view, step }),
     begin: (target, options) =>
       call(lane, { kind: "begin", target, foreignKeys: options?.foreignKeys ?? true }),
     step: (step) => call(lane, { kind: "step", step }),

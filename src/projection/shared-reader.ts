@@ -11,11 +11,13 @@ import { kimberliteError } from "../errors.ts";
 import { Bookkeeping } from "./bookkeeping.ts";
 import type { Connection, StatementLimits } from "./connection.ts";
 import { installGuard } from "./guard.ts";
+import type { SharedStep } from "./lane-protocol.ts";
 import { ProjectionReader } from "./reader.ts";
 import { hideSchemaTable } from "./schema-table.ts";
 import { readShape } from "./shared-shape.ts";
 import { type SharedView, sameShape, sharedOffer } from "./shared-table.ts";
 import type { SqliteDatabase, SqliteStatement } from "./sqlite.ts";
+import type { StatementDescription } from "./statement-cache.ts";
 import { quoteName } from "./tables.ts";
 import type { StatementRequest, StatementResult } from "./writer.ts";
 
@@ -39,16 +41,17 @@ export class SharedReader {
   }
 
   /**
-   * Runs a statement of the reader.
+   * Runs or describes a statement of the reader.
    *
    * @throws `grant_ended` if the table is not what was granted; as `ProjectionReader.queryBounded`
    */
-  query(request: StatementRequest): StatementResult {
-    refuseExplain(request.sql);
+  answer(step: SharedStep): StatementResult | StatementDescription {
+    refuseExplain(step.kind === "run" ? step.request.sql : step.sql);
     this.#begin.run();
     try {
       this.#requireGranted();
-      return this.#run(request);
+      this.#reader ??= this.#makeReader();
+      return step.kind === "run" ? this.#run(this.#reader, step.request) : this.#reader.describe(step.sql);
     } finally {
       this.#commit.run();
     }
@@ -60,13 +63,12 @@ export class SharedReader {
     this.#owner.db.close();
   }
 
-  #run(request: StatementRequest): StatementResult {
+  #run(reader: ProjectionReader, request: StatementRequest): StatementResult {
     const { guard } = this.#owner;
-    this.#reader ??= this.#makeReader();
     guard.enter("read", request.timeLimitMs ?? this.#limits.timeLimitMs);
     let report: { readonly deadlineFired: boolean } | undefined;
     try {
-      return this.#reader.queryBounded(request);
+      return reader.queryBounded(request);
     } catch (error) {
       report = guard.leave();
       // Either connection may be the one that the deadline stopped.

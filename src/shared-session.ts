@@ -1,0 +1,120 @@
+/**
+ * A session on a table that is shared: what a stream of SQL needs, read-only, over a grant.
+ *
+ * Kept: every statement is a read of its own, for which the grant is looked at and which is recorded; nothing is held
+ * between statements. BEGIN, COMMIT and ROLLBACK are taken, for clients send them around reads; they keep no snapshot.
+ */
+import { kimberliteError } from "./errors.ts";
+import type { SharedStep } from "./projection/lane-protocol.ts";
+import { splitSql } from "./projection/sql-splitter.ts";
+import { parseControl, type SessionControl } from "./projection/sql-text.ts";
+import type { StatementDescription } from "./projection/statement-cache.ts";
+import { resultBytes } from "./projection/values.ts";
+import type { StatementResult } from "./projection/writer.ts";
+import {
+  type BatchOutcome,
+  type BatchStep,
+  NOTHING,
+  noTransaction,
+  type SessionResult,
+  type SessionStatement,
+  type SqlSession,
+  toResult,
+} from "./sql-session.ts";
+
+/** Asks under the grant. */
+export type SharedAsk = (step: SharedStep) => Promise<StatementResult | StatementDescription>;
+
+export class SharedSession implements SqlSession {
+  readonly #ask: SharedAsk;
+  readonly #maxResultBytes: number;
+  #inTransaction = false;
+  #closed = false;
+
+  /** By `Kimberlite.sharedSession` alone. */
+  constructor(ask: SharedAsk, maxResultBytes: number) {
+    this.#ask = ask;
+    this.#maxResultBytes = maxResultBytes;
+  }
+
+  get autocommit(): boolean {
+    return !this.#inTransaction;
+  }
+
+  async run(statement: SessionStatement): Promise<SessionResult> {
+    return this.#run(statement, this.#maxResultBytes);
+  }
+
+  async batch(steps: readonly BatchStep[]): Promise<readonly BatchOutcome[]> {
+    const outcomes: BatchOutcome[] = [];
+    let leftBytes = this.#maxResultBytes;
+    for (const { when, statement, refused } of steps) {
+      if (when?.({ outcomes, autocommit: this.autocommit }) === false) {
+        outcomes.push(undefined);
+        continue;
+      }
+      try {
+        if (refused !== undefined) throw refused;
+        const result = await this.#run(statement, leftBytes);
+        leftBytes -= resultBytes(result.rows);
+        outcomes.push({ result });
+      } catch (error) {
+        outcomes.push({ error: error as Error });
+      }
+    }
+    return outcomes;
+  }
+
+  async sequence(sql: string): Promise<void> {
+    for (const statement of splitSql(textOf(sql))) await this.run({ sql: statement });
+  }
+
+  async describe(sql: string): Promise<StatementDescription> {
+    this.#requireOpen();
+    const control = parseControl(textOf(sql));
+    if (control === undefined) return (await this.#ask({ kind: "describe", sql })) as StatementDescription;
+    return { parameters: [], columns: [], types: [], readOnly: true, explain: false };
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+  }
+
+  async #run(statement: SessionStatement, maxResultBytes: number): Promise<SessionResult> {
+    this.#requireOpen();
+    const sql = textOf(statement.sql);
+    const control = parseControl(sql);
+    if (control !== undefined) return this.#control(control);
+    return toResult(
+      await this.#ask({ kind: "run", request: { sql, exact: statement.values ?? [], maxResultBytes } }),
+    );
+  }
+
+  #control(control: SessionControl): SessionResult {
+    switch (control.kind) {
+      case "begin":
+        if (this.#inTransaction) throw noTransaction("cannot start a transaction within a transaction");
+        if (control.mode === "immediate") {
+          throw kimberliteError("read_only", "what is shared is only read; BEGIN TRANSACTION READONLY");
+        }
+        this.#inTransaction = true;
+        return NOTHING;
+      case "commit":
+      case "rollback":
+        if (!this.#inTransaction) throw noTransaction(`cannot ${control.kind} - no transaction is active`);
+        this.#inTransaction = false;
+        return NOTHING;
+      default:
+        throw kimberliteError("read_only", "what is shared is only read");
+    }
+  }
+
+  #requireOpen(): void {
+    if (this.#closed) throw kimberliteError("closed", "the session is closed");
+  }
+}
+
+function textOf(sql: unknown): string {
+  if (typeof sql !== "string") throw kimberliteError("invalid_sql", "SQL is a string");
+  return sql;
+}

@@ -1,0 +1,73 @@
+/** The unmodified client of libSQL with a token that is scoped to a grant: a read-only database of the shared table. */
+import { type Client, createClient } from "@libsql/client";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { registerHrana } from "../../src/hrana/register.ts";
+import type { Grant } from "../../src/index.ts";
+import { Server } from "../../src/server/server.ts";
+import { HIDDEN, Hospitals, OWNER, READER } from "./hospitals.ts";
+
+let hospitals: Hospitals;
+let server: Server;
+let grant: Grant;
+let client: Client;
+
+beforeAll(async () => {
+  hospitals = await Hospitals.make();
+  const { db } = hospitals;
+  grant = await hospitals.grant();
+  server = await Server.start({
+    db,
+    authenticator: db.authenticator(),
+    settings: { port: 0 },
+    register: (app, host) => registerHrana(app, host),
+  });
+  const { token } = await db.createApiKey(READER, { role: "reader", name: "shared", grant: grant.id });
+  client = createClient({ url: server.address.url, authToken: token });
+});
+
+afterAll(async () => {
+  client.close();
+  await server.close();
+  await hospitals[Symbol.asyncDispose]();
+});
+
+it("reads what is shared, with types, parameters and batches", async () => {
+  const found = await client.execute({ sql: "SELECT * FROM patients WHERE id = ?", args: [7] });
+  expect(found.columns).toEqual(["id", "name", "dose"]);
+  expect(found.columnTypes).toEqual(["INTEGER", "TEXT", "REAL"]);
+  expect(found.rows.map((row) => [row["id"], row["name"], row["dose"]])).toEqual([[7, "Patient 7", 3.5]]);
+  const many = await client.batch(["SELECT count(*) AS n FROM patients", "SELECT 1 AS one"], "read");
+  expect(many.map(({ rows }) => Object.values(rows[0] ?? {}))).toEqual([[50], [1]]);
+  const transaction = await client.transaction("read");
+  expect((await transaction.execute("SELECT count(*) AS n FROM patients")).rows).toHaveLength(1);
+  await transaction.commit();
+});
+
+it.each([
+  "SELECT * FROM secrets",
+  "SELECT diagnosis FROM patients",
+  "DELETE FROM patients",
+  "CREATE TABLE mine (a)",
+  "EXPLAIN SELECT * FROM patients",
+  "PRAGMA writable_schema = 1",
+  "ATTACH 'x' AS x",
+])("refuses %s", async (sql) => {
+  const error = await client.execute(sql).catch((thrown: unknown) => thrown as Error);
+  expect(error).toBeInstanceOf(Error);
+  expect(String(error)).not.toContain(HIDDEN);
+});
+
+it("takes no writing transaction", async () => {
+  await expect(client.batch(["DELETE FROM patients"], "write")).rejects.toThrow();
+});
+
+it("ends with the grant, and is in both audit streams", async () => {
+  await hospitals.db.revokeAccess(grant.id, { reason: "over" });
+  await expect(client.execute("SELECT 1")).rejects.toThrow();
+  for (const tenant of [OWNER, READER]) {
+    const entries = await Array.fromAsync(hospitals.db.audit(tenant, { action: "grant.use" }));
+    expect(entries.filter(({ outcome }) => outcome === "done").length).toBeGreaterThanOrEqual(4);
+    expect(entries.at(-1)).toMatchObject({ outcome: "refused", code: "grant_revoked" });
+    expect(entries.every(({ actor }) => actor !== "local")).toBe(true);
+  }
+});
