@@ -91,10 +91,10 @@ export function parseDays(text: string): number {
 }
 
 const DURATIONS: Readonly<Record<string, (count: number) => Duration>> = {
-  s: Duration.seconds,
-  m: Duration.minutes,
-  h: Duration.hours,
-  d: Duration.days,
+  s: (count) => Duration.seconds(count),
+  m: (count) => Duration.minutes(count),
+  h: (count) => Duration.hours(count),
+  d: (count) => Duration.days(count),
 };
 
 /** A length of time such as 30m, 12h or 90d. */

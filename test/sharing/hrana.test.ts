@@ -52,9 +52,11 @@ it.each([
   "PRAGMA writable_schema = 1",
   "ATTACH 'x' AS x",
 ])("refuses %s", async (sql) => {
-  const error = await client.execute(sql).catch((thrown: unknown) => thrown as Error);
-  expect(error).toBeInstanceOf(Error);
-  expect(String(error)).not.toContain(HIDDEN);
+  const refusal = await client.execute(sql).then(
+    () => "no error",
+    (error: Error) => error.message,
+  );
+  expect(refusal).not.toMatch(new RegExp(`no error|${HIDDEN}`));
 });
 
 it("takes no writing transaction", async () => {
