@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { kimberliteError } from "../errors.ts";
 import { systemDisk } from "../host/disk.ts";
 import { registerHrana } from "../hrana/register.ts";
-import { gatherSettings, type ServerSettings } from "../server/config.ts";
+import { gatherSettings, nodeIssuersOf, parseServerConfig, type ServerSettings } from "../server/config.ts";
+import { createLog } from "../server/log.ts";
 import { Server } from "../server/server.ts";
 import type { GlobalOptions } from "./arguments.ts";
 import { reportFailure } from "./failure.ts";
@@ -23,12 +24,14 @@ interface ServeFlags extends GlobalOptions {
 
 export async function serve(options: ServeFlags): Promise<undefined> {
   const settings = settingsOf(options);
-  const db = await openInstallation(installationPaths(options.dir));
+  const config = parseServerConfig(settings);
+  const db = await openInstallation(installationPaths(options.dir), { jwks: config.jwks });
   try {
     await using server = await Server.start({
       db,
-      authenticator: db.authenticator(),
+      authenticator: db.authenticator({ issuers: nodeIssuersOf(config) }),
       settings,
+      log: createLog(config.log),
       register: (app, host) => registerHrana(app, host),
       onWarning: (error) => reportFailure(error, options.json === true),
     });

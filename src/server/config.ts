@@ -6,8 +6,13 @@
  */
 import { Type } from "typebox";
 import { Compile } from "typebox/compile";
+import type { NodeIssuerConfig } from "../auth/issuer.ts";
+import type { PublicJwk } from "../auth/jwk.ts";
+import type { JwksPolicy } from "../auth/jwks-uri.ts";
+import type { TenantRole } from "../auth/principal.ts";
 import { assert, kimberliteError } from "../errors.ts";
 import { parseJsonBody } from "../hrana/json-body.ts";
+import { TenantId } from "../tenant/tenant-id.ts";
 import type { FolderSettings } from "./services.ts";
 import type { TlsSettings } from "./tls.ts";
 
@@ -33,6 +38,46 @@ const Limits = Type.Object(
     drainTimeoutMs: Count(10_000, "how long requests under way may take to end when the server goes down"),
     maxEventLoopDelayMs: Count(1_000, "delay of the event loop past which requests are answered 503"),
     maxHeapBytes: Count(3 * 2 ** 30, "heap past which requests are answered 503"),
+  },
+  { additionalProperties: false },
+);
+
+const Metrics = Type.Object(
+  {
+    open: Type.Boolean({ default: false, description: "numbers of the node to anyone, none of tenants" }),
+    tenantLabels: Type.Integer({
+      default: 100,
+      minimum: 0,
+      maximum: 10_000,
+      description: "tenants that have numbers of their own, for operators; the rest together",
+    }),
+  },
+  { additionalProperties: false },
+);
+
+const Flag = (about: string): Type.TBoolean => Type.Boolean({ default: false, description: about });
+
+const Jwks = Type.Object(
+  {
+    allowPrivateAddresses: Flag("issuers' keys may be in a private network"),
+    allowLoopback: Flag("issuers' keys may be on this machine, also without TLS"),
+  },
+  { additionalProperties: false },
+);
+
+const Role = Type.Union([Type.Literal("reader"), Type.Literal("writer"), Type.Literal("admin")]);
+
+/** As `NodeIssuerConfig`, which is parsed once more where it is used. */
+const Issuer = Type.Object(
+  {
+    issuer: Type.String(),
+    audience: Type.String(),
+    jwksUri: Type.Optional(Type.String()),
+    keys: Type.Optional(Type.Array(Type.Record(Type.String(), Type.String()))),
+    maxRole: Type.Optional(Role),
+    defaultRole: Type.Optional(Role),
+    tenants: Type.Optional(Type.Array(Type.String({ pattern: "^[1-9][0-9]{0,18}$" }))),
+    operators: Type.Optional(Type.Boolean()),
   },
   { additionalProperties: false },
 );
@@ -82,6 +127,16 @@ const Schema = Type.Object(
       default: ["awskms"],
       description: "schemes of master keys that tenants may name as their own",
     }),
+    issuers: Type.Array(Issuer, {
+      default: [],
+      description: "issuers of the node's own, whose tokens may name any tenant",
+    }),
+    jwks: Jwks,
+    metrics: Metrics,
+    log: Type.Union([Type.Literal("info"), Type.Literal("error"), Type.Literal("silent")], {
+      default: "info",
+      description: "what is logged of requests, on standard error",
+    }),
     limits: Limits,
   },
   { additionalProperties: false },
@@ -115,12 +170,45 @@ export interface ServerConfig {
   readonly backupPlaces: Readonly<Record<string, { readonly logs: string; readonly keys?: string }>>;
   readonly masterKeys: Readonly<Record<string, string>>;
   readonly tenantMasterKeySchemes: readonly string[];
+  readonly issuers: readonly IssuerSettings[];
+  readonly jwks: JwksPolicy;
+  readonly metrics: MetricsSettings;
+  readonly log: "info" | "error" | "silent";
   readonly limits: ServerLimits;
 }
 
+/** An issuer of the node's own, as it is written. */
+export interface IssuerSettings {
+  readonly issuer: string;
+  readonly audience: string;
+  readonly jwksUri?: string;
+  readonly keys?: readonly Readonly<Record<string, string>>[];
+  readonly maxRole?: TenantRole;
+  readonly defaultRole?: TenantRole;
+  readonly tenants?: readonly string[];
+  readonly operators?: boolean;
+}
+
+/** For `Kimberlite.authenticator`. @throws `invalid_argument` */
+export function nodeIssuersOf({ issuers }: Pick<ServerConfig, "issuers">): NodeIssuerConfig[] {
+  return issuers.map(({ tenants, keys, ...rest }) => ({
+    ...rest,
+    ...(tenants === undefined ? {} : { tenants: tenants.map((tenant) => TenantId(tenant)) }),
+    ...(keys === undefined ? {} : { keys: keys as unknown as readonly PublicJwk[] }),
+  }));
+}
+
+/** What `/metrics` shows, and to whom. */
+export interface MetricsSettings {
+  readonly open: boolean;
+  readonly tenantLabels: number;
+}
+
 /** A server's settings as they are given: what is absent has its default. */
-export type ServerSettings = Partial<Omit<ServerConfig, "limits">> & {
+export type ServerSettings = Partial<Omit<ServerConfig, "limits" | "metrics" | "jwks">> & {
   readonly limits?: Partial<ServerLimits>;
+  readonly metrics?: Partial<MetricsSettings>;
+  readonly jwks?: Partial<JwksPolicy>;
 };
 
 const checker = Compile(Schema);
@@ -130,6 +218,8 @@ export function parseServerConfig(settings: ServerSettings = {}): ServerConfig {
   const config: unknown = {
     ...defaultsOf(Schema),
     ...settings,
+    metrics: { ...defaultsOf(Metrics), ...settings.metrics },
+    jwks: { ...defaultsOf(Jwks), ...settings.jwks },
     limits: { ...defaultsOf(Limits), ...settings.limits },
   };
   // The compiler compares the schema with the interface here.

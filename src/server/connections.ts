@@ -30,6 +30,10 @@ export class Connections {
     this.#limits = limits;
   }
 
+  get count(): number {
+    return this.#open.size;
+  }
+
   /** True when there are more than the node serves. */
   get overfull(): boolean {
     return this.#open.size > this.#limits.maxConnections;

@@ -7,6 +7,7 @@
 import type { AddressInfo } from "node:net";
 import type { Server as SecureServer } from "node:tls";
 import type { FastifyInstance } from "fastify";
+import type { Logger } from "pino";
 import type { Authenticator } from "../auth/authenticator.ts";
 import { type Clock, systemClock } from "../host/clock.ts";
 import { type Disk, systemDisk } from "../host/disk.ts";
@@ -19,7 +20,9 @@ import { parseServerConfig, type ServerConfig, type ServerSettings } from "./con
 import { Connections } from "./connections.ts";
 import { registerHealth } from "./health.ts";
 import { registerLoadShedding } from "./load-shedding.ts";
+import { ServerMetrics } from "./metrics.ts";
 import { Folders, type Services } from "./services.ts";
+import { registerTelemetry } from "./telemetry.ts";
 import { loadTls, TlsReloader, type TlsSettings } from "./tls.ts";
 
 export interface ServerOptions {
@@ -32,6 +35,8 @@ export interface ServerOptions {
   readonly rotateMasterKey?: Services["rotateMasterKey"];
   /** Told of what the server survived and an operator should know. */
   readonly onWarning?: (error: unknown) => void;
+  /** Where a line for each request goes; nowhere unless given. */
+  readonly log?: Logger;
   readonly disk?: Disk;
   readonly clock?: Clock;
   readonly randomness?: Randomness;
@@ -83,6 +88,10 @@ export class Server implements AsyncDisposable {
     const disk = options.disk ?? systemDisk;
     const tls = config.tls === undefined ? undefined : loadTls(disk, config.tls);
     const app = createApp({ config, connections, randomness, isDraining, tls });
+    const { db, authenticator, log } = options;
+    const { open, tenantLabels: maxTenants } = config.metrics;
+    const metrics = new ServerMetrics({ db, connections: () => connections.count, maxTenants });
+    registerTelemetry(app, { authenticator, metrics, openMetrics: open, log });
     registerLoadShedding(app, config.limits, options.clock ?? systemClock);
     registerHealth(app, isDraining);
     const services = makeServices(config, options);
