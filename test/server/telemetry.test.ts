@@ -50,8 +50,8 @@ async function startReal(
     db,
     settings: { metrics },
     ...(log === undefined ? {} : { log }),
-    register: async (app, host) => {
-      await registerHrana(app, host);
+    register: (app, host) => {
+      registerHrana(app, host);
       app.get("/bug", async () => {
         throw new TypeError(`no such column in SELECT 'bug-${MARK}'`);
       });
