@@ -20,12 +20,14 @@ import {
   parseQuota,
   parseRetention,
   parseRetentionMode,
+  type parseTenantConfig,
   type RetentionMode,
   type TenantEntry,
   type TenantQuota,
   type TenantState,
 } from "./tenant/tenant-config.ts";
 import type { TenantId } from "./tenant/tenant-id.ts";
+import { clearBuild } from "./tenant-building.ts";
 
 /** Who changes something, and why; both are recorded. */
 export interface GovernanceOptions extends OperationOptions {
@@ -85,6 +87,24 @@ export async function auditTenant(node: NodeState, tenant: TenantId, event: Audi
     if (!(error instanceof KimberliteError) || NOT_THE_TENANTS.has(error.code)) throw error;
     return { ...event, detail: { ...event.detail, tenantStream: error.code } };
   }
+}
+
+export function makeTenant(
+  node: NodeState,
+  config: ReturnType<typeof parseTenantConfig>,
+  options: GovernanceOptions | undefined,
+): Promise<TenantEntry> {
+  const { id, region, masterKey } = config;
+  const audit = governanceEvent(id, { action: "tenant.create", options, detail: { region } });
+  return node.directory.create(id, {
+    audit,
+    prepare: async () => {
+      await clearBuild(node, id);
+      await node.createKeys(id, masterKey);
+      return config;
+    },
+    undo: () => node.keyStore.destroy(id),
+  });
 }
 
 export async function setState(

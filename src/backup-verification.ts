@@ -17,10 +17,8 @@ import { chooseBackup, installationOf, readTombstones } from "./backup/catalogue
 import { type BackupTarget, requireApart } from "./backup/target.ts";
 import { openBackupTarget } from "./backup/target-uri.ts";
 import type { BackupPlace } from "./backup.ts";
-import { verifyErasureCertificate } from "./erasure/certificate.ts";
-import { kimberliteError } from "./errors.ts";
 import { type Disk, systemDisk } from "./host/disk.ts";
-import { parseVerifierKey, type VerifierKey } from "./log/signed-note.ts";
+import { parseVerifierKey } from "./log/signed-note.ts";
 import { refuseIfAborted } from "./portability/turns.ts";
 import { hasMethods, parseCallback, parseOptions, parseSignal } from "./tenant/call-options.ts";
 
@@ -73,7 +71,7 @@ export async function verifyBackup(options: VerifyBackupOptions): Promise<Verifi
     const installation = await installationOf(from, "data");
     const manifest = await chooseBackup(from, key, { backup });
     if (manifest.installation !== installation) throw invalid("it is of another installation");
-    const erased = await verifyTombstones(from, key);
+    const erased = new Set((await readTombstones(from, key)).keys());
     let bytes = 0;
     for (const [index, one] of manifest.tenants.entries()) {
       refuseIfAborted(signal);
@@ -140,15 +138,6 @@ async function verifyKeys(
       throw invalid(`the keys of tenant ${tenant} are missing`);
   }
   return present.size;
-}
-
-async function verifyTombstones(from: BackupTarget, key: VerifierKey): Promise<ReadonlySet<string>> {
-  const found = await readTombstones(from);
-  for (const [tenant, note] of found) {
-    if (verifyErasureCertificate(note, key).tenant !== tenant)
-      throw kimberliteError("certificate_invalid", `the certificate of tenant ${tenant} is of another`);
-  }
-  return new Set(found.keys());
 }
 
 async function openPlace(place: unknown, disk: Disk): Promise<BackupTarget> {

@@ -11,7 +11,6 @@
  */
 import { join } from "node:path";
 import { type GovernanceOptions, governanceEvent } from "./administration.ts";
-import { recordAudit } from "./audit/audit-stream.ts";
 import {
   BACKUP_FORMAT,
   type BackedUpTenant,
@@ -22,6 +21,7 @@ import {
   parseIndex,
   sha256,
   type TenantIndex,
+  tenantOf,
 } from "./backup/backup-format.ts";
 import { backUpKeys, readKeyEntry } from "./backup/backup-keys.ts";
 import { backUpLog } from "./backup/backup-log.ts";
@@ -31,7 +31,8 @@ import {
   installationOf,
   listBackups,
   readBackup,
-  readTombstones,
+  readTombstone,
+  tombstoneName,
 } from "./backup/catalogue.ts";
 import { restoreLog } from "./backup/restore-log.ts";
 import { type BackupTarget, requireApart } from "./backup/target.ts";
@@ -54,7 +55,7 @@ import { parseOffset } from "./stream/stream-reader.ts";
 import { hasMethods, parseCallback, parseOptions, parseSignal } from "./tenant/call-options.ts";
 import { parseTenantConfig, type TenantEntry } from "./tenant/tenant-config.ts";
 import { SYSTEM_TENANT, TenantId } from "./tenant/tenant-id.ts";
-import { buildTenant, forgetBuild } from "./tenant-building.ts";
+import { buildTenant, settleBuild, undoBuild } from "./tenant-building.ts";
 
 /** A place of backups: `file:PATH` or `s3://BUCKET/PREFIX`, or one of the caller's making. */
 export type BackupPlace = string | BackupTarget;
@@ -107,45 +108,68 @@ export interface RestoreTenantOptions extends GovernanceOptions {
 
 /** @throws as `Kimberlite.backup` */
 export async function backUpNode(node: NodeState, options: BackupOptions): Promise<BackupReport> {
-  const given = parseOptions(options);
+  const given = parseOptions(options) as BackupOptions;
   const { actor, correlationId } = parseContext(given);
   const onProgress = parseCallback(given.onProgress, "onProgress");
   const signal = parseSignal(given.signal);
   const only = given.tenants === undefined ? undefined : parseTenants(node, given.tenants);
   refuseIfAborted(signal);
   const places = await openPlaces(node, given);
-  const { to, keysTo } = places;
   try {
-    await claimPlace(to, node.installation.id, "data");
-    if (keysTo !== undefined) await claimPlace(keysTo, node.installation.id, "keys");
-    const beganUs = node.clock.wallTimeUs();
-    const id = backupId(beganUs, node.randomness.bytes(4));
-    const event = governanceEvent(SYSTEM_TENANT, {
-      action: "tenant.backup",
-      options: { ...given, actor, ...(correlationId === undefined ? {} : { correlationId }) },
-      detail: { backup: id, to: to.uri },
-    });
-    await node.directory.note({ ...event, tenant: undefined, outcome: "began" });
-    await buryErased(node, to);
-    const work = new BackupWork(node, { to, signal, onProgress, previous: await readPrevious(node, to) });
-    const tenants = only ?? [SYSTEM_TENANT, ...livingTenants(node)];
-    const backedUp = await work.run(tenants);
-    const keys = keysTo === undefined ? 0 : await copyKeys(node, keysTo);
-    const manifest: BackupManifest = {
-      format: BACKUP_FORMAT,
-      installation: node.installation.id,
-      id,
-      timeUs: beganUs.toString(),
-      partial: only !== undefined,
-      tenants: backedUp,
-    };
-    const bytes = encodeJson(manifest);
-    await to.put(`backups/${id}.json`, bytes);
-    await to.put(`backups/${id}.sig`, Buffer.from(signNote(backupText(bytes), [node.signer])));
-    return { id, tenants: backedUp.length, changed: work.changed, bytes: work.bytes, keys };
+    // Two at once into one place would write the same objects at once.
+    return await node.maintain(places.to.uri, () =>
+      backUpInto(node, places, { given, only, onProgress, signal, actor, correlationId }),
+    );
   } finally {
     await places.close();
   }
+}
+
+interface BackupTask {
+  readonly given: BackupOptions;
+  readonly only: readonly TenantId[] | undefined;
+  readonly onProgress: BackupOptions["onProgress"];
+  readonly signal: AbortSignal | undefined;
+  readonly actor: string;
+  readonly correlationId: string | undefined;
+}
+
+async function backUpInto(
+  node: NodeState,
+  { to, keysTo }: Pick<Places, "to" | "keysTo">,
+  { given, only, onProgress, signal, actor, correlationId }: BackupTask,
+): Promise<BackupReport> {
+  refuseIfAborted(signal);
+  await claimPlace(to, node.installation.id, "data");
+  if (keysTo !== undefined) await claimPlace(keysTo, node.installation.id, "keys");
+  const beganUs = node.clock.wallTimeUs();
+  const id = backupId(beganUs, node.randomness.bytes(4));
+  const event = governanceEvent(SYSTEM_TENANT, {
+    action: "tenant.backup",
+    options: { ...given, actor, ...(correlationId === undefined ? {} : { correlationId }) },
+    detail: { backup: id, to: to.uri },
+  });
+  await node.directory.note({ ...event, tenant: undefined, outcome: "began" });
+  await buryErased(node, to);
+  const work = new BackupWork(node, { to, signal, onProgress, previous: await readPrevious(node, to) });
+  const tenants = only ?? [SYSTEM_TENANT, ...livingTenants(node)];
+  const read = await work.run(tenants);
+  const keys = keysTo === undefined ? 0 : await copyKeys(node, keysTo);
+  // What was erased while this ran.
+  await buryErased(node, to);
+  const backedUp = read.filter(({ tenant }) => !isErased(node, tenant));
+  const manifest: BackupManifest = {
+    format: BACKUP_FORMAT,
+    installation: node.installation.id,
+    id,
+    timeUs: beganUs.toString(),
+    partial: only !== undefined,
+    tenants: backedUp,
+  };
+  const bytes = encodeJson(manifest);
+  await to.put(`backups/${id}.json`, bytes);
+  await to.put(`backups/${id}.sig`, Buffer.from(signNote(backupText(bytes), [node.signer])));
+  return { id, tenants: backedUp.length, changed: work.changed, bytes: work.bytes, keys };
 }
 
 /** Ids of the backups in a place, oldest first, with when each was begun. */
@@ -184,7 +208,7 @@ export async function restoreTenant(node: NodeState, options: RestoreTenantOptio
   try {
     const installation = await installationOf(from, "data");
     if (installation !== node.installation.id) throw invalid("it is of another installation");
-    if ((await readTombstones(from)).has(source.toString())) {
+    if ((await readTombstone(from, source.toString(), ownKey(node))) !== undefined) {
       throw kimberliteError("tenant_erased", `tenant ${source} was erased`, { detail: { tenant: source } });
     }
     const manifest = await chooseBackup(from, ownKey(node), { backup: given.backup, timeUs: until.timeUs });
@@ -198,21 +222,24 @@ export async function restoreTenant(node: NodeState, options: RestoreTenantOptio
       detail: { backup: manifest.id, source, ...(until.size === undefined ? {} : { size: until.size }) },
     };
     const event = governanceEvent(id, about);
-    const config = configOf(node, { id, source, name: given.name });
+    const config = (): NewTenant => configOf(node, { id, source, name: given.name });
+    config();
     const turns = new Turns(() => {
       refuseIfAborted(signal);
       if (node.directory.has(source)) node.directory.get(source);
     });
-    const entry = await node.directory.create(
-      { ...config, hasLog: wanted.size !== "0" },
-      async () => {
+    const entry = await node.directory.create(id, {
+      audit: event,
+      source,
+      prepare: async () => {
         await node.directory.note({ ...event, outcome: "began" });
         await rebuildFrom(node, { id, source, from, keysFrom, wanted, until, turns, onProgress });
+        // As the source is now: holds may have been placed on it meanwhile.
+        return { ...config(), hasLog: wanted.size !== "0" };
       },
-      { audit: event, source },
-    );
-    await node.tenants.use(id, (engine) => recordAudit(engine, { ...event, tenant: undefined }));
-    forgetBuild(node, id);
+      undo: () => undoBuild(node, id),
+    });
+    await settleBuild(node, id, event);
     return entry;
   } finally {
     await places.close();
@@ -315,19 +342,26 @@ async function readPrevious(node: NodeState, to: BackupTarget): Promise<BackupMa
 
 /** Leaves the certificates of erased tenants in the place. */
 async function buryErased(node: NodeState, to: BackupTarget): Promise<void> {
-  const known = new Set(await to.list("erased/"));
   for (const tenant of node.directory.erased()) {
-    const name = `erased/${tenant}.txt`;
-    if (known.has(name)) continue;
     const certificate = (await node.directory.erasure(tenant))?.certificate;
-    if (certificate !== undefined) await to.put(name, Buffer.from(certificate));
+    if (certificate === undefined) continue;
+    const [name, note] = [tombstoneName(tenant.toString()), Buffer.from(certificate)];
+    // Another one that stands there is not ours.
+    if ((await to.get(name))?.equals(note) !== true) await to.put(name, note);
   }
 }
 
+function isErased(node: NodeState, tenant: string): boolean {
+  const id = tenantOf(tenant);
+  return id !== SYSTEM_TENANT && node.directory.entry(id).state.startsWith("eras");
+}
+
+/** One after the other: of two at once into one place, the index of the earlier would name what the later removed. */
 function copyKeys(node: NodeState, keysTo: BackupTarget): Promise<number> {
-  const tenants = node.keyStore.tenants().map(String);
   const pathOf = (tenant: string): string => join(node.root, "keys", `${tenant}.keys`);
-  return backUpKeys({ disk: node.disk, pathOf }, tenants, keysTo);
+  return node.maintain(keysTo.uri, () =>
+    backUpKeys({ disk: node.disk, pathOf }, node.keyStore.tenants().map(String), keysTo),
+  );
 }
 
 interface RebuildTask {

@@ -33,6 +33,7 @@ import { type OperationOptions, parseContext } from "./operations.ts";
 import { projectionFolder } from "./pipeline/projection-base.ts";
 import { youngestDataUs } from "./pipeline/youngest-data.ts";
 import { scrubFreedMemory } from "./projection/scrub.ts";
+import { markRecorded } from "./refusals.ts";
 import { requireDisposable, retainedUntilUs } from "./retention/retention.ts";
 import { parseOptions } from "./tenant/call-options.ts";
 import type { TenantId } from "./tenant/tenant-id.ts";
@@ -170,6 +171,7 @@ export class Erasures {
       code,
     };
     await this.#node.directory.noteRefused(refused, event);
+    markRecorded(error);
   }
 
   /** Without keys, or where the log is damaged, the last block's time stands for it: never too early. */

@@ -10,10 +10,10 @@
 import { Access, type ApiKeyRequest, type KeyRequest, type NewApiKey } from "./access.ts";
 import {
   type GovernanceOptions,
-  governanceEvent,
   type HoldRelease,
   type HoldRequest,
   keyEvent,
+  makeTenant,
   placeHold,
   releaseHold,
   setQuota,
@@ -51,7 +51,7 @@ import type { RefusedErasure } from "./directory/catalogue.ts";
 import type { ErasureCertificate } from "./erasure/certificate.ts";
 import type { SubjectErasureCertificate } from "./erasure/subject-certificate.ts";
 import { type EraseOptions, Erasures } from "./erasure.ts";
-import { kimberliteError } from "./errors.ts";
+import { KimberliteError, kimberliteError } from "./errors.ts";
 import { Granting, PREDICATE_STREAM } from "./granting.ts";
 import { HeldKeys, moveTenantKey } from "./held-keys.ts";
 import type { TenantKeyReport } from "./keys/key-report.ts";
@@ -104,6 +104,7 @@ import { isProjectionDamage } from "./projection/sqlite-error.ts";
 import type { Row, SqlInput, SqlParams } from "./projection/values.ts";
 import type { StatementRequest, StatementResult } from "./projection/writer.ts";
 import { type ReencryptOptions, type ReencryptReport, reencryptTenant } from "./reencryption.ts";
+import { type Asked, recorded } from "./refusals.ts";
 import { adoptRestore } from "./restore.ts";
 import { Session } from "./session.ts";
 import { type SharedAsk, SharedSession } from "./shared-session.ts";
@@ -216,12 +217,8 @@ export class Kimberlite implements AsyncDisposable {
    * @throws `tenant_exists`, `tenant_erased` for the id of a tenant that was, `invalid_argument`
    */
   async createTenant(config: TenantConfig, options?: GovernanceOptions): Promise<TenantEntry> {
-    const node = this.#open();
-    const parsed = parseTenantConfig(config);
-    const { id, region } = parsed;
-    const about = { action: "tenant.create" as const, options, detail: { region } };
-    const audit = governanceEvent(id, about);
-    return node.directory.create(parsed, () => node.createKeys(id, parsed.masterKey), { audit });
+    const asked = { action: "tenant.create" as const, tenant: config?.id, options };
+    return this.#recorded(asked, (node) => makeTenant(node, parseTenantConfig(config), options));
   }
 
   /** Tenants in order of id; give the last id of a page as `after` for the next. At most 10,000 a page, 1,000 unless given. */
@@ -253,16 +250,22 @@ export class Kimberlite implements AsyncDisposable {
 
   /** Refuses the tenant's reads and writes with `tenant_suspended` until it is resumed. Idempotent. */
   async suspendTenant(id: TenantId, options?: GovernanceOptions): Promise<TenantEntry> {
-    return setState(this.#open(), TenantId(id), "suspended", options);
+    return this.#recorded({ action: "tenant.suspend", tenant: id, options }, (node) =>
+      setState(node, TenantId(id), "suspended", options),
+    );
   }
 
   async resumeTenant(id: TenantId, options?: GovernanceOptions): Promise<TenantEntry> {
-    return setState(this.#open(), TenantId(id), "active", options);
+    return this.#recorded({ action: "tenant.resume", tenant: id, options }, (node) =>
+      setState(node, TenantId(id), "active", options),
+    );
   }
 
   /** Replaces the tenant's quota, at once. A quota below what is used refuses writes, and loses nothing. */
   async setQuota(id: TenantId, quota: TenantQuota, options?: GovernanceOptions): Promise<TenantEntry> {
-    return setQuota(this.#open(), TenantId(id), quota, options);
+    return this.#recorded({ action: "quota.set", tenant: id, options }, (node) =>
+      setQuota(node, TenantId(id), quota, options),
+    );
   }
 
   /**
@@ -276,7 +279,9 @@ export class Kimberlite implements AsyncDisposable {
     retention: Duration,
     options?: GovernanceOptions & { readonly mode?: RetentionMode },
   ): Promise<TenantEntry> {
-    return setRetention(this.#open(), TenantId(id), retention, options);
+    return this.#recorded({ action: "retention.set", tenant: id, options }, (node) =>
+      setRetention(node, TenantId(id), retention, options),
+    );
   }
 
   /**
@@ -284,12 +289,16 @@ export class Kimberlite implements AsyncDisposable {
    * stand at once. Idempotent for the same name and reason.
    */
   async placeLegalHold(id: TenantId, hold: HoldRequest): Promise<LegalHold> {
-    return placeHold(this.#open(), TenantId(id), hold);
+    return this.#recorded({ action: "hold.place", tenant: id, options: hold }, (node) =>
+      placeHold(node, TenantId(id), hold),
+    );
   }
 
   /** Ends a legal hold. Erasures that were refused meanwhile are in the result, to be asked for again. */
   async releaseLegalHold(id: TenantId, hold: HoldRequest): Promise<HoldRelease> {
-    return releaseHold(this.#open(), TenantId(id), hold);
+    return this.#recorded({ action: "hold.release", tenant: id, options: hold }, (node) =>
+      releaseHold(node, TenantId(id), hold),
+    );
   }
 
   /** Erasures of the tenant that were asked for and refused, oldest first. */
@@ -306,8 +315,9 @@ export class Kimberlite implements AsyncDisposable {
    * @throws `legal_hold`, `retention_not_over`, `retention_locked`, `tenant_erased`, `operation_running`, `disk_failed`
    */
   async eraseTenant(id: TenantId, options: EraseOptions): Promise<ErasureCertificate> {
-    this.#open();
-    return this.#erasures.erase(TenantId(id), options);
+    return this.#recorded({ action: "tenant.erase", tenant: id, options }, () =>
+      this.#erasures.erase(TenantId(id), options),
+    );
   }
 
   /** The signed certificate of a tenant that was erased. @throws `tenant_not_found`, `invalid_argument` */
@@ -373,9 +383,11 @@ export class Kimberlite implements AsyncDisposable {
    * @throws `destination_exists`, `disk_full`, `disk_failed`, `log_damaged`, `aborted`, `invalid_argument`
    */
   async exportTenant(id: TenantId, directory: string, options?: ExportOptions): Promise<ExportReport> {
-    const tenant = TenantId(id);
-    this.#held.requireThawed(tenant);
-    return exportTenant(this.#open(), tenant, directory, options);
+    const asked = { action: "tenant.export" as const, tenant: id, options };
+    return this.#recorded(asked, (node) => {
+      const tenant = this.#thawed(id);
+      return this.#lasting(tenant, () => exportTenant(node, tenant, directory, options));
+    });
   }
 
   /**
@@ -387,7 +399,8 @@ export class Kimberlite implements AsyncDisposable {
    * `tenant_exists`, `tenant_erased`, `disk_full`, `aborted`, `invalid_argument`
    */
   async importTenant(directory: string, options: ImportOptions): Promise<TenantEntry> {
-    return importTenant(this.#open(), directory, options);
+    const asked = { action: "tenant.import" as const, tenant: options?.as ?? options?.tenant, options };
+    return this.#recorded(asked, (node) => importTenant(node, directory, options));
   }
 
   /**
@@ -399,7 +412,7 @@ export class Kimberlite implements AsyncDisposable {
    * `log_damaged`, `aborted`, `invalid_argument`
    */
   async backup(options: BackupOptions): Promise<BackupReport> {
-    return backUpNode(this.#open(), options);
+    return this.#recorded({ action: "tenant.backup", options }, (node) => backUpNode(node, options));
   }
 
   /** The backups of this installation in a place, oldest first. @throws `storage_failed`, `backup_invalid` */
@@ -422,7 +435,11 @@ export class Kimberlite implements AsyncDisposable {
    * `storage_failed`, `disk_full`, `aborted`, `invalid_argument`
    */
   async restoreTenant(options: RestoreTenantOptions): Promise<TenantEntry> {
-    return restoreTenant(this.#open(), options);
+    const asked = { action: "tenant.restore" as const, tenant: options?.as ?? options?.tenant, options };
+    return this.#recorded(asked, (node) => {
+      const tenant = TenantId(parseOptions(options).tenant as TenantId);
+      return this.#lasting(tenant, () => restoreTenant(node, options));
+    });
   }
 
   /**
@@ -888,7 +905,7 @@ export class Kimberlite implements AsyncDisposable {
       open: <T>(work: (engine: TenantEngine) => Promise<T>) => node.tenants.use(tenant, work),
       withKeys: <T>(work: (keys: TenantKeys) => Promise<T>) => node.withKeys(tenant, work),
     };
-    return verifyTenantLog(place, { ...rest, checkpoint });
+    return this.#lasting(tenant, () => verifyTenantLog(place, { ...rest, checkpoint }));
   }
 
   /**
@@ -911,7 +928,7 @@ export class Kimberlite implements AsyncDisposable {
         },
       );
     }
-    await this.#node.rebuildProjection(report.tenant);
+    await this.#lasting(report.tenant, () => this.#node.rebuildProjection(report.tenant));
   }
 
   /** Proof that the record at `offset` is in the log (RFC 9162 §2.1.3). Cost: reads the log's block headers. */
@@ -946,10 +963,12 @@ export class Kimberlite implements AsyncDisposable {
 
   /** Puts a new DEK version into force for the blocks that follow; older blocks stay readable. @returns its number */
   async rotateDek(id: TenantId, options?: GovernanceOptions): Promise<number> {
-    return this.#inspect(id, async (engine) => {
-      await recordAudit(engine, keyEvent("key.rotate-dek", options));
-      return engine.pipeline.rotateDek();
-    });
+    return this.#recorded({ action: "key.rotate-dek", tenant: id, options }, () =>
+      this.#inspect(id, async (engine) => {
+        await recordAudit(engine, keyEvent("key.rotate-dek", options));
+        return engine.pipeline.rotateDek();
+      }),
+    );
   }
 
   /**
@@ -961,9 +980,11 @@ export class Kimberlite implements AsyncDisposable {
    * @throws `disk_full`, `disk_failed`, `log_damaged`, `aborted`, `invalid_argument`
    */
   async reencryptTenant(id: TenantId, options?: ReencryptOptions): Promise<ReencryptReport> {
-    const tenant = TenantId(id);
-    this.#held.requireThawed(tenant);
-    return reencryptTenant(this.#open(), tenant, options);
+    const asked = { action: "key.reencrypt" as const, tenant: id, options };
+    return this.#recorded(asked, (node) => {
+      const tenant = this.#thawed(id);
+      return this.#lasting(tenant, () => reencryptTenant(node, tenant, options));
+    });
   }
 
   /**
@@ -976,17 +997,20 @@ export class Kimberlite implements AsyncDisposable {
    * @throws `legal_hold`, `retention_not_over`, `retention_locked`, `disk_full`, `disk_failed`, `aborted`, `invalid_argument`
    */
   async trimTenant(id: TenantId, options: TrimOptions): Promise<TrimReport> {
-    const tenant = TenantId(id);
-    this.#held.requireThawed(tenant);
-    return trimTenant(this.#open(), tenant, options);
+    return this.#recorded({ action: "tenant.trim", tenant: id, options }, (node) => {
+      const tenant = this.#thawed(id);
+      return this.#lasting(tenant, () => trimTenant(node, tenant, options));
+    });
   }
 
   /** Makes a new KEK and re-wraps every DEK version under it. */
   async rotateKek(id: TenantId, options?: GovernanceOptions): Promise<void> {
-    await this.#inspect(id, async (engine) => {
-      await recordAudit(engine, keyEvent("key.rotate-kek", options));
-      await engine.keys.rotateKek();
-    });
+    await this.#recorded({ action: "key.rotate-kek", tenant: id, options }, () =>
+      this.#inspect(id, async (engine) => {
+        await recordAudit(engine, keyEvent("key.rotate-kek", options));
+        await engine.keys.rotateKek();
+      }),
+    );
   }
 
   /**
@@ -997,9 +1021,10 @@ export class Kimberlite implements AsyncDisposable {
     provider: MasterKeyProvider,
     options?: GovernanceOptions & { readonly onProgress?: (progress: RotationProgress) => void },
   ): Promise<void> {
-    const node = this.#open();
-    requireMasterKey(provider);
-    await rotateMaster(node, provider, options);
+    await this.#recorded({ action: "key.rotate-master", options }, async (node) => {
+      requireMasterKey(provider);
+      await rotateMaster(node, provider, options);
+    });
   }
 
   /**
@@ -1014,7 +1039,10 @@ export class Kimberlite implements AsyncDisposable {
     uri: string | null,
     options?: GovernanceOptions,
   ): Promise<TenantEntry> {
-    return moveTenantKey(this.#open(), TenantId(id), uri, options);
+    return this.#recorded({ action: "key.move", tenant: id, options }, (node) => {
+      const tenant = TenantId(id);
+      return this.#lasting(tenant, () => moveTenantKey(node, tenant, uri, options));
+    });
   }
 
   /** Versions and ages of the tenant's keys, never a key. */
@@ -1064,6 +1092,19 @@ export class Kimberlite implements AsyncDisposable {
     return this.#node;
   }
 
+  /** Runs what an operator asked for; what is refused or fails is recorded. */
+  async #recorded<T>(asked: Asked, work: (node: NodeState) => Promise<T>): Promise<T> {
+    const node = this.#open();
+    return recorded(node, asked, async () => work(node));
+  }
+
+  /** @throws the refusal of a frozen tenant's key */
+  #thawed(id: TenantId): TenantId {
+    const tenant = TenantId(id);
+    this.#held.requireThawed(tenant);
+    return tenant;
+  }
+
   /** @throws `tenant_not_found`, `tenant_suspended` */
   #admitted(id: TenantId): ReturnType<NodeState["directory"]["get"]> {
     const entry = this.#open().directory.get(TenantId(id));
@@ -1088,7 +1129,7 @@ export class Kimberlite implements AsyncDisposable {
     try {
       return await this.#node.tenants.use(entry.id, work);
     } catch (error) {
-      const rebuilt = await this.#rebuildIfDamaged(entry.id, error);
+      const rebuilt = await this.#rebuildIfDamaged(entry.id, this.#told(entry.id, error));
       if (runs === "once") throw rebuilt;
       return await this.#node.tenants.use(entry.id, work);
     } finally {
@@ -1146,7 +1187,33 @@ export class Kimberlite implements AsyncDisposable {
   async #inspect<T>(id: TenantId, work: (engine: TenantEngine) => T | Promise<T>): Promise<T> {
     const entry = this.#open().directory.get(TenantId(id));
     this.#held.requireThawed(entry.id);
-    return this.#node.tenants.use(entry.id, work);
+    return this.#lasting(entry.id, () => this.#node.tenants.use(entry.id, work));
+  }
+
+  /** Runs what takes several turns. */
+  async #lasting<T>(tenant: TenantId, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      throw this.#told(tenant, error);
+    }
+  }
+
+  /** What to tell of work that failed: if the tenant was erased or reopened under it, that. */
+  #told(tenant: TenantId, error: unknown): unknown {
+    const { directory } = this.#node;
+    if (!(error instanceof KimberliteError) || this.#closed !== undefined) return error;
+    try {
+      if (directory.has(tenant)) directory.get(tenant);
+    } catch (erased) {
+      return erased;
+    }
+    if (error.code !== "closed") return error;
+    return kimberliteError("overloaded", "the tenant is being reopened; try again", {
+      cause: error,
+      detail: { tenant },
+      retryAfterMs: 50,
+    });
   }
 
   /** Keeps the tenant open and its operation counted for as long as the iteration lasts. */

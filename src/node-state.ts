@@ -69,7 +69,7 @@ export class NodeState {
   readonly #unlock: () => void;
   readonly #system: SystemTenant;
   readonly #gates: Map<TenantId, QuotaGate> = new Map();
-  readonly #maintenance: Map<TenantId, Serial> = new Map();
+  readonly #maintenance: Map<TenantId | string, Serial> = new Map();
   readonly #rebuilding: Map<TenantId, Promise<void>> = new Map();
   readonly #lent: Map<TenantId, Set<TenantKeys>> = new Map();
   /** Tenants whose projection goes when they are next opened. */
@@ -251,12 +251,12 @@ export class NodeState {
     return this.#lend(tenant, await this.masters.loadStored(this.#keyOptions(tenant), stored), work);
   }
 
-  /** Runs what may not happen to a tenant's files at the same time, one after the other. */
-  maintain<T>(tenant: TenantId, work: () => Promise<T>): Promise<T> {
-    const queue = this.#maintenance.get(tenant) ?? new Serial();
-    this.#maintenance.set(tenant, queue);
+  /** Runs what may not happen to a tenant's files, or in a place of backups, at the same time, one after the other. */
+  maintain<T>(what: TenantId | string, work: () => Promise<T>): Promise<T> {
+    const queue = this.#maintenance.get(what) ?? new Serial();
+    this.#maintenance.set(what, queue);
     return queue.run(work).finally(() => {
-      if (queue.idle) this.#maintenance.delete(tenant);
+      if (queue.idle) this.#maintenance.delete(what);
     });
   }
 

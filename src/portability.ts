@@ -6,7 +6,6 @@
  */
 import { isAbsolute, resolve } from "node:path";
 import { auditTenant, type GovernanceOptions, governanceEvent } from "./administration.ts";
-import { recordAudit } from "./audit/audit-stream.ts";
 import type { NewTenant } from "./directory/directory.ts";
 import { kimberliteError } from "./errors.ts";
 import { failpoint } from "./host/failpoint.ts";
@@ -34,7 +33,7 @@ import {
   type TenantQuota,
 } from "./tenant/tenant-config.ts";
 import { TenantId } from "./tenant/tenant-id.ts";
-import { buildTenant, forgetBuild } from "./tenant-building.ts";
+import { buildTenant, settleBuild, undoBuild } from "./tenant-building.ts";
 
 export interface ExportOptions extends GovernanceOptions {
   readonly onProgress?: (progress: ExportProgress) => void;
@@ -67,21 +66,24 @@ export async function exportTenant(
   node.disk.makeFolder(dir);
   const event = governanceEvent(id, { action: "tenant.export", options: given });
   await node.directory.note(await auditTenant(node, id, { ...event, outcome: "began" }));
-  const manifest = await node.tenants.use(id, (engine) =>
-    writeExport({
-      entry,
-      engine,
-      dir,
-      onProgress,
-      installation: node.installation.id,
-      signer: node.signer,
-      disk: node.disk,
-      requireGoingOn: () => {
-        refuseIfAborted(signal);
-        node.directory.get(id);
-        engine.requireOpen();
-      },
-    }),
+  const manifest = await node.maintain(`export ${dir}`, () =>
+    node.tenants.use(id, (engine) =>
+      writeExport({
+        entry,
+        presentEntry: () => node.directory.get(id),
+        engine,
+        dir,
+        onProgress,
+        installation: node.installation.id,
+        signer: node.signer,
+        disk: node.disk,
+        requireGoingOn: () => {
+          refuseIfAborted(signal);
+          node.directory.get(id);
+          engine.requireOpen();
+        },
+      }),
+    ),
   );
   return toReport(id, manifest);
 }
@@ -167,9 +169,9 @@ export async function importTenant(
   const turns = new Turns(() => refuseIfAborted(signal));
   const total = Number(manifest.size);
   const onRecords = (done: bigint): void => onProgress?.({ phase: "seal", done: Number(done), total });
-  const entry = await node.directory.create(
-    config,
-    async () => {
+  const entry = await node.directory.create(id, {
+    audit: event,
+    prepare: async () => {
       await node.directory.note({ ...event, outcome: "began" });
       await buildTenant(node, {
         id,
@@ -182,12 +184,12 @@ export async function importTenant(
           throw kimberliteError("export_invalid", "the export was changed while it was imported");
         },
       });
+      return config;
     },
-    { audit: event },
-  );
+    undo: () => undoBuild(node, id),
+  });
   failpoint("import-after-entry");
-  await node.tenants.use(id, (engine) => recordAudit(engine, { ...event, tenant: undefined }));
-  forgetBuild(node, id);
+  await settleBuild(node, id, event);
   return entry;
 }
 

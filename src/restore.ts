@@ -1,8 +1,8 @@
 /**
  * A node brought back from a backup into an empty directory, with the node down: logs from one place, keys from another.
  *
- * Order: keys, which the master key has to open → the backup, whose signature they prove → the logs, each checked and
- * cut → what the next start has to know → the file that makes the directory an installation. Kept: a half-restored
+ * Order: the installation's keys, which the master key has to open → the certificates of what was erased and the backup,
+ * whose signatures they prove → the tenants' keys → the logs, each checked and cut → what the next start has to know → the file that makes the directory an installation. Kept: a half-restored
  * directory does not open as a node, and is begun anew when asked again; a tenant whose erasure the place of backups knows
  * of comes back as erased, whatever the catalogue of that time says.
  */
@@ -12,6 +12,7 @@ import {
   type BackupManifest,
   encodeJson,
   invalid,
+  parseJson,
   tenantOf,
 } from "./backup/backup-format.ts";
 import { restoreKeys } from "./backup/backup-keys.ts";
@@ -21,6 +22,7 @@ import { type BackupTarget, requireApart } from "./backup/target.ts";
 import { openBackupTarget } from "./backup/target-uri.ts";
 import type { BackupPlace } from "./backup.ts";
 import { readInstallation, writeInstallation } from "./directory/data-directory.ts";
+import { verifyErasureCertificate } from "./erasure/certificate.ts";
 import { kimberliteError } from "./errors.ts";
 import { systemClock } from "./host/clock.ts";
 import { type Disk, systemDisk } from "./host/disk.ts";
@@ -81,7 +83,8 @@ const RESTORED_FILE = "restored.json";
  * Restores a node. Open it afterwards with the same master key; its tables are built from the logs as they are used.
  *
  * @throws `destination_exists`, `backup_not_found`, `backup_invalid`, `master_key_wrong`, `storage_failed`, `disk_full`,
- * `invalid_argument`
+ * `invalid_argument`; `signature_invalid` or `certificate_invalid` for a forged certificate of an erasure, which
+ * `detail.file` names: take it away to restore without it
  */
 export async function restoreNode(options: RestoreOptions): Promise<RestoreReport> {
   const given = parseOptions(options);
@@ -99,11 +102,16 @@ export async function restoreNode(options: RestoreOptions): Promise<RestoreRepor
     if ((await installationOf(keysFrom, "keys")) !== installation)
       throw invalid("the keys are of another installation than the data");
     clearDestination(disk, root);
-    const erased = await readTombstones(from);
     const keyOf = (tenant: string): string => join(root, "keys", `${tenant}.keys`);
     disk.makeFolder(join(root, "keys"));
-    await restoreKeys(keysFrom, (tenant) => !erased.has(tenant), { disk, pathOf: keyOf });
+    const system = SYSTEM_TENANT.toString();
+    await restoreKeys(keysFrom, (tenant) => tenant === system, { disk, pathOf: keyOf });
     const key = await signerOf({ root, disk, masterKey, installation });
+    const erased = await readTombstones(from, key);
+    await restoreKeys(keysFrom, (tenant) => tenant !== system && !erased.has(tenant), {
+      disk,
+      pathOf: keyOf,
+    });
     const manifest = await chooseBackup(from, key, { backup, timeUs });
     requireWhole(manifest, installation);
     const wanted = manifest.tenants.filter(({ tenant }) => !erased.has(tenant));
@@ -140,7 +148,12 @@ export async function adoptRestore(
   const path = join(node.root, RESTORED_FILE);
   const bytes = node.disk.readFile(path);
   if (bytes !== undefined) {
-    const { backup, actor, atUs, erased } = JSON.parse(bytes.toString("utf8")) as Restored;
+    const { backup, actor, atUs, erased } = parseRestored(bytes);
+    const { signer } = node;
+    const key = verifierKey(signer.keyName, signer.privateKey);
+    for (const [tenant, note] of Object.entries(erased)) {
+      if (verifyErasureCertificate(note, key).tenant !== tenant) throw invalid(`${RESTORED_FILE} is damaged`);
+    }
     for (const [tenant, certificate] of Object.entries(erased)) {
       await node.directory.adoptErased(TenantId(tenant), certificate);
       node.grants.forgetTenant(TenantId(tenant));
@@ -153,6 +166,21 @@ export async function adoptRestore(
     node.disk.removeFile(path);
   }
   await clearBuilds(node);
+}
+
+/** @throws `backup_invalid` */
+function parseRestored(bytes: Buffer): Restored {
+  const parsed = parseJson(bytes) as Partial<Restored>;
+  const { backup, actor, atUs, erased } = parsed;
+  const sane =
+    typeof backup === "string" &&
+    typeof actor === "string" &&
+    (atUs === null || (typeof atUs === "string" && /^-?[0-9]{1,20}$/.test(atUs))) &&
+    typeof erased === "object" &&
+    erased !== null &&
+    Object.values(erased).every((note) => typeof note === "string");
+  if (!sane) throw invalid(`${RESTORED_FILE} is damaged`);
+  return parsed as Restored;
 }
 
 /** Logs and keys of tenants that were created after the time that was restored. */

@@ -5,7 +5,9 @@
  * removes it. Survives: a crash or a full disk at any time.
  */
 import { join } from "node:path";
-import { kimberliteError } from "./errors.ts";
+import type { AuditEvent } from "./audit/audit-event.ts";
+import { recordAudit } from "./audit/audit-stream.ts";
+import { KimberliteError, kimberliteError } from "./errors.ts";
 import { failpoint } from "./host/failpoint.ts";
 import type { TenantKeys } from "./keys/tenant-keys.ts";
 import { LogBuilder } from "./log/log-builder.ts";
@@ -47,6 +49,7 @@ export async function buildTenant(node: NodeState, task: BuildTask): Promise<voi
   const { disk, root } = node;
   disk.makeFolder(join(root, "imports"));
   disk.syncFolder(root);
+  await clearBuild(node, id);
   if (disk.has(join(root, "tenants", id.toString()))) {
     throw kimberliteError("tenant_exists", "data of a tenant of that id is on the disk", {
       detail: { tenant: id },
@@ -59,10 +62,20 @@ export async function buildTenant(node: NodeState, task: BuildTask): Promise<voi
     await node.withKeys(id, (keys) => buildLog(node, keys, task), own === undefined ? [] : [own]);
     failpoint("import-after-log");
   } catch (error) {
-    await removeImported(node, id);
-    forgetBuild(node, id);
+    await undoBuild(node, id);
     throw error;
   }
+}
+
+/** Takes away what was built of a tenant that the catalogue does not have. */
+export async function undoBuild(node: NodeState, id: TenantId): Promise<void> {
+  await removeImported(node, id);
+  forgetBuild(node, id);
+}
+
+/** As `undoBuild`, of a build that failed earlier and could not be taken away then. For a tenant that is being made. */
+export async function clearBuild(node: NodeState, id: TenantId): Promise<void> {
+  if (node.disk.has(importMark(node, id))) await undoBuild(node, id);
 }
 
 async function buildLog(node: NodeState, keys: TenantKeys, task: BuildTask): Promise<void> {
@@ -88,7 +101,20 @@ function importMark({ root }: NodeState, id: TenantId): string {
   return join(root, "imports", id.toString());
 }
 
-/** The catalogue has the tenant. */
-export function forgetBuild(node: NodeState, id: TenantId): void {
+function forgetBuild(node: NodeState, id: TenantId): void {
   node.disk.removeFile(importMark(node, id));
+}
+
+/**
+ * The catalogue has the tenant: its own audit stream says so as well. Where that cannot be written now, the system's,
+ * which has the event in the transaction that made the tenant, has to do.
+ */
+export async function settleBuild(node: NodeState, id: TenantId, event: AuditEvent): Promise<void> {
+  forgetBuild(node, id);
+  const { tenant: _, ...own } = event;
+  try {
+    await node.tenants.use(id, (engine) => recordAudit(engine, own));
+  } catch (error) {
+    if (!(error instanceof KimberliteError)) throw error;
+  }
 }

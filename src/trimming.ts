@@ -7,10 +7,11 @@
  * at all while a hold stands, also one that is placed while this is under way.
  */
 import { auditTenant, governanceEvent } from "./administration.ts";
-import { parseReason } from "./audit/audit-event.ts";
-import { KimberliteError, kimberliteError } from "./errors.ts";
+import { type AuditEvent, parseReason } from "./audit/audit-event.ts";
+import { kimberliteError } from "./errors.ts";
 import { isHollow } from "./log/block.ts";
 import type { NodeState } from "./node-state.ts";
+import { findBase } from "./pipeline/projection-base.ts";
 import { refuseIfAborted } from "./portability/turns.ts";
 import { destroyFormer, type ReencryptOptions, writeAnew } from "./reencryption.ts";
 import { requireDisposable } from "./retention/retention.ts";
@@ -52,16 +53,11 @@ export async function trimTenant(node: NodeState, id: TenantId, options: TrimOpt
   return node.maintain(id, async () => {
     const found = await findEnd(node, id, { beforeUs, overrideRetention });
     const requireAllowed = (): void => requireDisposableUntil(node, id, { ...found, overrideRetention });
-    try {
-      requireAllowed();
-    } catch (error) {
-      if (error instanceof KimberliteError) {
-        const refused = { ...event, outcome: "refused" as const, code: error.code };
-        await node.directory.note(await auditTenant(node, id, refused));
-      }
-      throw error;
+    requireAllowed();
+    if (found.end <= found.firstOffset) {
+      await destroyLeft(node, id, event);
+      return { firstOffset: found.firstOffset, trimmed: 0n };
     }
-    if (found.end <= found.firstOffset) return { firstOffset: found.firstOffset, trimmed: 0n };
     const detail = { before: found.end };
     await node.directory.note(await auditTenant(node, id, { ...event, outcome: "began", detail }));
     const requireGoingOn = (): void => {
@@ -69,10 +65,25 @@ export async function trimTenant(node: NodeState, id: TenantId, options: TrimOpt
       requireAllowed();
     };
     const done = await writeAnew(node, id, { requireGoingOn, onProgress, trimBefore: found.end });
+    // Again, for copies can still be read: a hold that was placed meanwhile keeps them so.
+    requireAllowed();
     await destroyFormer(node, id, done.dekVersion);
     await node.directory.note({ ...event, detail });
     return { firstOffset: found.end, trimmed: found.end - found.firstOffset };
   });
+}
+
+/** Destroys the DEKs that an earlier trimming was about to destroy when it was interrupted. */
+async function destroyLeft(node: NodeState, id: TenantId, event: AuditEvent): Promise<void> {
+  const { disk, root, directory, tenants } = node;
+  // Everything was written anew under the version of the base.
+  const version = findBase({ disk, root, tenant: id })?.version;
+  if (version === undefined) return;
+  const oldest = await tenants.use(id, (engine) => engine.keys.describe().deks[0]?.version);
+  if (oldest === undefined || oldest >= version) return;
+  await directory.note({ ...event, outcome: "began" });
+  await destroyFormer(node, id, version);
+  await directory.note(event);
 }
 
 interface Found {

@@ -30,10 +30,20 @@ export async function backUpKeys(
     await target.put(name, bytes);
     written += 1;
   }
-  const present = new Set(Object.values(after));
-  const stale = (await target.list("keys/")).filter((name) => !present.has(name));
-  if (written > 0 || stale.length > 0) await target.put(INDEX, encodeJson(after));
-  for (const name of stale) await target.remove(name);
+  let changed = written > 0;
+  do {
+    const present = new Set(Object.values(after));
+    const stale = (await target.list("keys/")).filter((name) => !present.has(name));
+    if (changed || stale.length > 0) await target.put(INDEX, encodeJson(after));
+    for (const name of stale) await target.remove(name);
+    changed = false;
+    // Asked after the last write: what was destroyed meanwhile is not left there.
+    for (const tenant of Object.keys(after)) {
+      if (place.disk.readFile(place.pathOf(tenant)) !== undefined) continue;
+      delete after[tenant];
+      changed = true;
+    }
+  } while (changed);
   return written;
 }
 

@@ -10,7 +10,7 @@
  */
 import type { AuditEvent } from "../audit/audit-event.ts";
 import { noteAudit } from "../audit/audit-stream.ts";
-import { kimberliteError } from "../errors.ts";
+import { KimberliteError, kimberliteError } from "../errors.ts";
 import type { Clock } from "../host/clock.ts";
 import { Serial } from "../keys/serial.ts";
 import type { TenantEngine } from "../pipeline/tenant-engine.ts";
@@ -152,24 +152,30 @@ export class Directory {
   }
 
   /**
-   * Adds a tenant. `prepare` makes what must be durable before the tenant exists (its keys). With `source`, the tenant
-   * whose data it is made of, nothing is added once that one's erasure has begun.
+   * Adds a tenant. `prepare` makes what must be durable before the tenant exists (its keys), and says how it comes to be;
+   * `undo` takes that away again if the catalogue cannot have it. With `source`, the tenant whose data it is made of,
+   * nothing is added once that one's erasure has begun.
    *
    * @throws `tenant_exists`, `tenant_erased`, `tenant_erasing`; whatever `prepare` throws
    */
   async create(
-    config: NewTenant,
-    prepare: () => Promise<void>,
-    { audit, source }: { readonly audit: AuditEvent; readonly source?: TenantId },
+    id: TenantId,
+    making: {
+      readonly prepare: () => Promise<NewTenant>;
+      readonly undo: () => Promise<void>;
+      readonly audit: AuditEvent;
+      readonly source?: TenantId;
+    },
   ): Promise<DirectoryEntry> {
-    const { id } = config;
-    if (this.#entries.get(id)?.state.startsWith("eras") === true) this.get(id);
+    const { prepare, undo, audit, source } = making;
+    if (this.#entries.has(id)) this.requireNotErasing(id);
     if (this.#entries.has(id) || this.#creating.has(id)) {
       throw kimberliteError("tenant_exists", `tenant ${id} exists already`, { detail: { tenant: id } });
     }
     this.#creating.add(id);
     try {
       const createdAtUs = this.#clock.wallTimeUs();
+      const config = await prepare();
       const entry: DirectoryEntry = {
         legalHolds: [],
         hasLog: false,
@@ -177,14 +183,18 @@ export class Directory {
         state: "active",
         createdAtUs,
       };
-      await prepare();
-      await this.#write((session) => {
-        if (source !== undefined) requireNoErasure(session, source);
-        insertEntry(session, entry);
-        for (const hold of entry.legalHolds) insertHold(session, id, hold);
-      }, audit);
-      this.#remember(entry);
-      return entry;
+      try {
+        await this.#write((session) => {
+          if (source !== undefined) requireNoErasure(session, source);
+          insertEntry(session, entry);
+          for (const hold of entry.legalHolds) insertHold(session, id, hold);
+        }, audit);
+      } catch (error) {
+        // What cannot be taken away now is nothing all the same: making it again, or the next start, takes it away.
+        await undo().catch(ignoreRefusal);
+        throw error;
+      }
+      return this.#remember(entry);
     } finally {
       this.#creating.delete(id);
     }
@@ -311,6 +321,10 @@ export class Directory {
   #rememberRefused(refused: RefusedErasure): void {
     this.#refused.set(refused.tenant, [...this.refusedErasures(refused.tenant), refused]);
   }
+}
+
+function ignoreRefusal(error: unknown): void {
+  if (!(error instanceof KimberliteError)) throw error;
 }
 
 function refusedForErasure(id: TenantId, code: "tenant_erasing" | "tenant_erased"): Error {

@@ -72,7 +72,9 @@ export class EntryChanges {
   async placeHold(hold: LegalHold, audit: AuditEvent): Promise<DirectoryEntry> {
     const { id } = this.entry;
     await this.#write((session) => insertHold(session, id, hold), audit);
-    return this.#remember({ legalHolds: [...this.#parts.entry().legalHolds, hold] });
+    const legalHolds = [...this.#parts.entry().legalHolds, hold];
+    // In the order in which a restart reads them.
+    return this.#remember({ legalHolds: legalHolds.sort((a, b) => (a.name < b.name ? -1 : 1)) });
   }
 
   /** @throws as `entry` */

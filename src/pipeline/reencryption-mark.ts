@@ -3,8 +3,10 @@
  * them is in force.
  */
 import { join } from "node:path";
+import { kimberliteError } from "../errors.ts";
 import type { Disk } from "../host/disk.ts";
 import { failpoint } from "../host/failpoint.ts";
+import { isKeyVersion } from "../keys/master-key.ts";
 import type { TenantKeys } from "../keys/tenant-keys.ts";
 import { logFolder } from "../log/segment.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
@@ -62,9 +64,22 @@ function isBaseInForce(
   return version === mark.version && size === BigInt(mark.trimmed);
 }
 
+/** @throws `log_damaged` for a mark that is not one: which log is in force cannot be told */
 export function readReencryptionMark(disk: Disk, folder: string): ReencryptionMark | undefined {
   const bytes = disk.readFile(join(folder, REENCRYPTION_MARK));
-  return bytes === undefined ? undefined : (JSON.parse(bytes.toString("utf8")) as ReencryptionMark);
+  return bytes === undefined ? undefined : parseMark(bytes);
+}
+
+function parseMark(bytes: Buffer): ReencryptionMark {
+  try {
+    const { version, inForce, trimmed } = JSON.parse(bytes.toString("utf8")) as Partial<ReencryptionMark>;
+    const sane =
+      isKeyVersion(version) && typeof inForce === "boolean" && /^(0|[1-9][0-9]{0,18})$/.test(`${trimmed}`);
+    if (sane && typeof trimmed === "string") return { version, inForce, trimmed };
+  } catch {
+    // Said below for every way in which it can be wrong.
+  }
+  throw kimberliteError("log_damaged", "the mark of the tenant's re-encryption is damaged");
 }
 
 export function encodeReencryptionMark(mark: ReencryptionMark): Buffer {

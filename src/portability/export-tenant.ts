@@ -42,6 +42,8 @@ export interface ExportProgress {
 /** What an export needs of the running node. */
 export interface ExportPlace {
   readonly entry: TenantEntry;
+  /** As the catalogue has it now: holds may be placed while the export is written. */
+  readonly presentEntry: () => TenantEntry;
   readonly engine: TenantEngine;
   readonly installation: string;
   readonly signer: NoteSigner;
@@ -83,13 +85,33 @@ export async function writeExport(place: ExportPlace): Promise<ExportManifest> {
 function readSaved({ disk, dir, entry, installation }: ExportPlace): Saved | undefined {
   const bytes = disk.readFile(join(dir, PROGRESS_FILE));
   if (bytes !== undefined) {
-    const saved = JSON.parse(bytes.toString("utf8")) as Saved;
-    if (saved.installation === installation && saved.tenant === entry.id.toString()) return saved;
+    const saved = parseSaved(bytes);
+    if (saved?.installation === installation && saved.tenant === entry.id.toString()) return saved;
   } else if (disk.list(dir).length === 0) return undefined;
   throw kimberliteError(
     "destination_exists",
     "the directory of an export is new, empty, or one to go on with",
   );
+}
+
+/** Undefined for what no export left so; whether the files are what it says, the verification finds. */
+function parseSaved(bytes: Buffer): Saved | undefined {
+  let parsed: Partial<Saved> | null;
+  try {
+    parsed = JSON.parse(bytes.toString("utf8")) as Partial<Saved> | null;
+  } catch {
+    return undefined;
+  }
+  const { size, tables, files, events } = parsed ?? {};
+  const lists = [tables, files, events].every(
+    (list) => Array.isArray(list) && list.every((file) => typeof file === "object" && file !== null),
+  );
+  const counted = (events ?? []).every?.(
+    ({ count, bytes: length, name }) =>
+      Number.isSafeInteger(count) && count > 0 && Number.isSafeInteger(length) && typeof name === "string",
+  );
+  const sized = size === undefined || /^(0|[1-9][0-9]{0,18})$/.test(String(size));
+  return lists && counted && sized ? (parsed as Saved) : undefined;
 }
 
 /** Tables and schema, which are of one snapshot and begin anew if they are interrupted. */
@@ -226,7 +248,7 @@ async function finish(place: ExportPlace, done: Snapshotted, root: Buffer): Prom
     installation,
     tenant: entry.id.toString(),
     name: entry.name,
-    governance: governanceOf(entry),
+    governance: governanceOf(place.presentEntry()),
     size: done.size,
     root: root.toString("base64"),
     verifierKey: formatVerifierKey(verifierKey(signer.keyName, signer.privateKey)),
