@@ -13,14 +13,15 @@ import {
   sha256,
 } from "./backup/backup-format.ts";
 import { readKeyEntries } from "./backup/backup-keys.ts";
-import { chooseBackup, installationOf, readTombstones } from "./backup/catalogue.ts";
+import { chooseBackup, installationOf } from "./backup/catalogue.ts";
 import { type BackupTarget, requireApart } from "./backup/target.ts";
 import { openBackupTarget } from "./backup/target-uri.ts";
-import type { BackupPlace } from "./backup.ts";
+import type { BackupPlace } from "./backup-places.ts";
 import { type Disk, systemDisk } from "./host/disk.ts";
 import { parseVerifierKey } from "./log/signed-note.ts";
 import { refuseIfAborted } from "./portability/turns.ts";
 import { hasMethods, parseCallback, parseOptions, parseSignal } from "./tenant/call-options.ts";
+import { readTombstones } from "./tombstones.ts";
 
 export interface VerifyBackupOptions {
   readonly from: BackupPlace;

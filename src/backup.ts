@@ -25,18 +25,10 @@ import {
 } from "./backup/backup-format.ts";
 import { backUpKeys, readKeyEntry } from "./backup/backup-keys.ts";
 import { backUpLog } from "./backup/backup-log.ts";
-import {
-  chooseBackup,
-  claimPlace,
-  installationOf,
-  listBackups,
-  readBackup,
-  readTombstone,
-  tombstoneName,
-} from "./backup/catalogue.ts";
+import { chooseBackup, claimPlace, installationOf, listBackups, readBackup } from "./backup/catalogue.ts";
 import { restoreLog } from "./backup/restore-log.ts";
-import { type BackupTarget, requireApart } from "./backup/target.ts";
-import { openBackupTarget } from "./backup/target-uri.ts";
+import type { BackupTarget } from "./backup/target.ts";
+import { type BackupPlace, openPlaces, type Places } from "./backup-places.ts";
 import type { NewTenant } from "./directory/directory.ts";
 import { KimberliteError, kimberliteError } from "./errors.ts";
 import { isoTime } from "./host/clock.ts";
@@ -52,13 +44,11 @@ import { findBase } from "./pipeline/projection-base.ts";
 import type { ExportedRecord } from "./portability/export-reader.ts";
 import { refuseIfAborted, Turns } from "./portability/turns.ts";
 import { parseOffset } from "./stream/stream-reader.ts";
-import { hasMethods, parseCallback, parseOptions, parseSignal } from "./tenant/call-options.ts";
+import { parseCallback, parseOptions, parseSignal } from "./tenant/call-options.ts";
 import { parseTenantConfig, type TenantEntry } from "./tenant/tenant-config.ts";
 import { SYSTEM_TENANT, TenantId } from "./tenant/tenant-id.ts";
 import { buildTenant, settleBuild, undoBuild } from "./tenant-building.ts";
-
-/** A place of backups: `file:PATH` or `s3://BUCKET/PREFIX`, or one of the caller's making. */
-export type BackupPlace = string | BackupTarget;
+import { readTombstone, tombstoneName } from "./tombstones.ts";
 
 export interface BackupOptions extends GovernanceOptions {
   /** Where the logs go. */
@@ -114,7 +104,7 @@ export async function backUpNode(node: NodeState, options: BackupOptions): Promi
   const signal = parseSignal(given.signal);
   const only = given.tenants === undefined ? undefined : parseTenants(node, given.tenants);
   refuseIfAborted(signal);
-  const places = await openPlaces(node, given);
+  const places = await openPlaces(node.disk, given);
   try {
     // Two at once into one place would write the same objects at once.
     return await node.maintain(places.to.uri, () =>
@@ -179,7 +169,7 @@ export async function backupsIn(
 ): Promise<
   { readonly id: string; readonly timeUs: bigint; readonly partial: boolean; readonly tenants: number }[]
 > {
-  const places = await openPlaces(node, { to: place });
+  const places = await openPlaces(node.disk, { to: place });
   try {
     const found = [];
     for (const id of await listBackups(places.to)) {
@@ -203,7 +193,7 @@ export async function restoreTenant(node: NodeState, options: RestoreTenantOptio
   refuseIfAborted(signal);
   // A tenant that was erased is not brought back, under whatever id.
   if (node.directory.has(source)) node.directory.get(source);
-  const places = await openPlaces(node, { to: given.from, keysTo: given.keysFrom });
+  const places = await openPlaces(node.disk, { to: given.from, keysTo: given.keysFrom });
   const { to: from, keysTo: keysFrom } = places;
   try {
     const installation = await installationOf(from, "data");
@@ -487,36 +477,4 @@ function ownKey(node: NodeState): ReturnType<typeof verifierKey> {
 function backupId(timeUs: bigint, random: Buffer): string {
   const time = isoTime(timeUs).replace(/[-:Z]/g, "").replace(".", "");
   return `${time}${(timeUs % 1000n).toString().padStart(3, "0")}Z-${random.toString("hex")}`;
-}
-
-interface Places {
-  readonly to: BackupTarget;
-  readonly keysTo: BackupTarget | undefined;
-  /** Closes what was opened here. */
-  close(): Promise<void>;
-}
-
-async function openPlaces(
-  node: NodeState,
-  given: { readonly to?: BackupPlace | undefined; readonly keysTo?: BackupPlace | undefined },
-): Promise<Places> {
-  const opened: BackupTarget[] = [];
-  const open = async (place: unknown): Promise<BackupTarget> => {
-    if (hasMethods(place, ["put", "get", "list", "remove"])) return place as BackupTarget;
-    const target = await openBackupTarget(place as string, node.disk);
-    opened.push(target);
-    return target;
-  };
-  const close = async (): Promise<void> => {
-    for (const target of opened) await target.close();
-  };
-  try {
-    const to = await open(given.to);
-    const keysTo = given.keysTo === undefined ? undefined : await open(given.keysTo);
-    if (keysTo !== undefined) requireApart(to, keysTo);
-    return { to, keysTo, close };
-  } catch (error) {
-    await close();
-    throw error;
-  }
 }

@@ -31,7 +31,7 @@ import { type VerifyReport, verifyLog } from "./log/verify.ts";
 import type { NodeState } from "./node-state.ts";
 import { type OperationOptions, parseContext } from "./operations.ts";
 import { projectionFolder } from "./pipeline/projection-base.ts";
-import { youngestDataUs } from "./pipeline/youngest-data.ts";
+import { lastBlockUs, youngestDataUs } from "./pipeline/youngest-data.ts";
 import { scrubFreedMemory } from "./projection/scrub.ts";
 import { markRecorded } from "./refusals.ts";
 import { requireDisposable, retainedUntilUs } from "./retention/retention.ts";
@@ -174,14 +174,15 @@ export class Erasures {
     markRecorded(error);
   }
 
-  /** Without keys, or where the log is damaged, the last block's time stands for it: never too early. */
+  /** Without keys the last block's time stands for it, and where the log is damaged the present: never too early. */
   async #youngest(id: TenantId): Promise<bigint | undefined> {
     try {
       return await this.#node.tenants.use(id, (engine) => youngestDataUs(engine, this.#node));
     } catch (error) {
       ignoreRefusal(error);
       const report = await this.#readKeyless(id);
-      return report.size === 0n && report.ok ? undefined : this.#node.clock.trustedUs();
+      if (!report.ok) return this.#node.clock.trustedUs();
+      return lastBlockUs({ ...this.#node.logOptions(id), root: this.#node.root });
     }
   }
 
@@ -256,6 +257,8 @@ export class Erasures {
       await journal.recycle();
       failpoint("erase-after-journal");
       this.#removeFiles(id, facts.ciphertextKept);
+      // What a segment refused was kept for it; there is no such segment any more.
+      if (journal.owes(id)) await journal.recycle();
     });
     failpoint("erase-after-files");
     const scrubbed = await this.#scrubMemory();

@@ -9,6 +9,7 @@ import { auditTenant, type GovernanceOptions, governanceEvent } from "./administ
 import type { AuditEvent } from "./audit/audit-event.ts";
 import type { DirectoryEntry } from "./directory/catalogue.ts";
 import { type ErrorCode, KimberliteError } from "./errors.ts";
+import { proveMaster } from "./master-rotation.ts";
 import type { NodeState } from "./node-state.ts";
 import { parseMasterKeyUri, type TenantEntry } from "./tenant/tenant-config.ts";
 import type { TenantId } from "./tenant/tenant-id.ts";
@@ -117,7 +118,8 @@ export function moveTenantKey(
   return directory.changing(id, async (changes) => {
     const former = await presentHolder(node, changes.entry);
     const to = own === undefined ? masters.forNewTenants : await masters.held(own);
-    // Asked for before anything is recorded or changed: a key that is not there is nobody's.
+    // A key that does not give back what it wraps is not named in the catalogue.
+    await proveMaster(node, id, to);
     const { keyId } = to;
     const about = {
       action: "key.move" as const,
@@ -140,9 +142,6 @@ async function presentHolder(
 ): Promise<string | undefined> {
   if (masterKey === undefined || formerMasterKey === undefined) return masterKey;
   const keyId = keyStore.read(id)?.kek.masterKeyId;
-  const moved = await masters.held(masterKey).then(
-    (provider) => provider.keyId === keyId,
-    () => false,
-  );
-  return moved ? masterKey : formerMasterKey;
+  const moved = masters.held(masterKey).then((provider) => provider.keyId === keyId);
+  return (await moved.catch(() => false)) ? masterKey : formerMasterKey;
 }

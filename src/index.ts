@@ -21,11 +21,11 @@ export { type S3TargetOptions, s3Target } from "./backup/s3-target.ts";
 export type { BackupTarget } from "./backup/target.ts";
 export type {
   BackupOptions,
-  BackupPlace,
   BackupProgress,
   BackupReport,
   RestoreTenantOptions,
 } from "./backup.ts";
+export type { BackupPlace } from "./backup-places.ts";
 export { type VerifiedBackup, type VerifyBackupOptions, verifyBackup } from "./backup-verification.ts";
 export type { RefusedErasure } from "./directory/catalogue.ts";
 export {

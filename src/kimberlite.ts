@@ -40,13 +40,13 @@ import {
 import { keyFetcher } from "./auth/jwks-fetch.ts";
 import {
   type BackupOptions,
-  type BackupPlace,
   type BackupReport,
   backUpNode,
   backupsIn,
   type RestoreTenantOptions,
   restoreTenant,
 } from "./backup.ts";
+import type { BackupPlace } from "./backup-places.ts";
 import type { RefusedErasure } from "./directory/catalogue.ts";
 import type { ErasureCertificate } from "./erasure/certificate.ts";
 import type { SubjectErasureCertificate } from "./erasure/subject-certificate.ts";

@@ -42,7 +42,8 @@ export async function rotateMaster(
     options,
     detail: { from: masters.current.keyId, to: to.keyId },
   });
-  await proveNewMaster(node, to);
+  // No tenant is blamed for a key that gives nothing back.
+  await proveMaster(node, SYSTEM_TENANT, to);
   masters.beginRotation(to);
   try {
     await directory.note({ ...event, outcome: "began" });
@@ -59,11 +60,19 @@ export async function rotateMaster(
   }
 }
 
-/** A key that gives nothing back is refused before anything is said of a rotation, and no tenant is blamed for it. */
-async function proveNewMaster({ randomness }: NodeState, to: MasterKeyProvider): Promise<void> {
+/**
+ * Sees that a master key gives back what it wraps for a tenant, before anything rests on it.
+ *
+ * @throws `master_key_wrong`, and what the provider throws
+ */
+export async function proveMaster(
+  { randomness }: NodeState,
+  tenant: TenantId,
+  master: MasterKeyProvider,
+): Promise<void> {
   const probe = { key: freshKey(randomness), version: 1, createdAtUs: 0n };
   try {
-    await wrapKek(SYSTEM_TENANT, probe, to);
+    await wrapKek(tenant, probe, master);
   } finally {
     probe.key.fill(0);
   }

@@ -303,8 +303,8 @@ class Reencryption {
       } finally {
         log.close();
       }
-      // What the journal has of the tenant belongs into the former log.
-      await journal.recycle();
+      // What the journal has of the tenant belongs into the former log: written into the new one, it would damage it.
+      await journal.release(this.#id);
       failpoint("reencrypt-before-mark");
       await disk.replaceFile(this.#markPath, this.#mark(version, true));
       failpoint("reencrypt-after-mark");

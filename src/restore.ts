@@ -16,11 +16,11 @@ import {
   tenantOf,
 } from "./backup/backup-format.ts";
 import { restoreKeys } from "./backup/backup-keys.ts";
-import { chooseBackup, installationOf, readTombstones } from "./backup/catalogue.ts";
+import { chooseBackup, installationOf } from "./backup/catalogue.ts";
 import { restoreLog } from "./backup/restore-log.ts";
 import { type BackupTarget, requireApart } from "./backup/target.ts";
 import { openBackupTarget } from "./backup/target-uri.ts";
-import type { BackupPlace } from "./backup.ts";
+import type { BackupPlace } from "./backup-places.ts";
 import { readInstallation, writeInstallation } from "./directory/data-directory.ts";
 import { verifyErasureCertificate } from "./erasure/certificate.ts";
 import { kimberliteError } from "./errors.ts";
@@ -40,6 +40,7 @@ import type { GrantRow } from "./sharing/grant.ts";
 import { hasMethods, parseCallback, parseOptions } from "./tenant/call-options.ts";
 import { SYSTEM_TENANT, TenantId } from "./tenant/tenant-id.ts";
 import { clearBuilds } from "./tenant-building.ts";
+import { readTombstones } from "./tombstones.ts";
 
 export interface RestoreOptions extends OperationOptions {
   readonly from: BackupPlace;

@@ -127,10 +127,8 @@ export class MasterKeyRing {
   async prove(options: Pick<TenantKeysOptions, "tenant" | "store">, own: readonly string[]): Promise<void> {
     const { tenant, store } = options;
     const { kek } = requireStored(tenant, store.read(tenant));
-    for (const uri of this.knows(kek.masterKeyId) ? [] : own) {
-      const provider = await this.held(uri);
-      if (provider.keyId === kek.masterKeyId) (await unwrapKek(tenant, kek, provider)).fill(0);
-    }
+    if (this.knows(kek.masterKeyId) || own.length === 0) return;
+    (await unwrapKek(tenant, kek, await this.#heldUnder(kek.masterKeyId, own))).fill(0);
   }
 
   forget(tenant: TenantId): void {
@@ -151,16 +149,26 @@ export class MasterKeyRing {
 
   async #masterOf(masterKeyId: string, own: readonly string[]): Promise<MasterKeyProvider> {
     if (own.length === 0 || this.knows(masterKeyId)) return this.#cache.over(this.holderOf(masterKeyId));
+    return this.#cache.over(await this.#heldUnder(masterKeyId, own));
+  }
+
+  /** Of the keys that a tenant names, the one of that id; one that does not open hides no other. */
+  async #heldUnder(masterKeyId: string, own: readonly string[]): Promise<MasterKeyProvider> {
+    let refusal: KimberliteError | undefined;
     for (const uri of own) {
-      const provider = await this.held(uri);
-      if (provider.keyId === masterKeyId) return this.#cache.over(provider);
+      try {
+        const provider = await this.held(uri);
+        if (provider.keyId === masterKeyId) return provider;
+      } catch (error) {
+        if (!(error instanceof KimberliteError)) throw error;
+        refusal ??= error;
+      }
     }
+    if (refusal !== undefined) throw refusal;
     throw kimberliteError(
       "master_key_wrong",
       "the tenant's keys are under another master key than it names",
-      {
-        detail: { masterKeyId },
-      },
+      { detail: { masterKeyId } },
     );
   }
 }

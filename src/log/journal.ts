@@ -13,7 +13,7 @@
  * its own commits are refused meanwhile, so that this stays bounded, and each turn and each try to use it tries again.
  */
 import { dirname, join } from "node:path";
-import { KimberliteError } from "../errors.ts";
+import { KimberliteError, kimberliteError } from "../errors.ts";
 import type { Disk, DiskFile } from "../host/disk.ts";
 import { SYSTEM_TENANT, type TenantId } from "../tenant/tenant-id.ts";
 import { Coverage, type EntriesOfFile, inPlace, replayEntry } from "./journal-coverage.ts";
@@ -187,6 +187,28 @@ export class Journal {
       this.#holds -= 1;
       this.#schedule();
     }
+  }
+
+  /**
+   * As `recycle`, and nothing of this tenant is left here, so that its segments may be replaced by others. The tenant is
+   * closed.
+   *
+   * @throws `disk_full`, `disk_failed` if its segments refuse what stands here: they are still the tenant's
+   */
+  async release(tenant: TenantId): Promise<void> {
+    await this.recycle();
+    if (!this.owes(tenant)) return;
+    await this.#tryAgain(tenant);
+    await this.recycle();
+    if (!this.owes(tenant)) return;
+    throw kimberliteError("disk_failed", "the tenant's segments cannot be made durable", {
+      detail: { tenant },
+    });
+  }
+
+  /** True while something of the tenant here is not durable in its segments. */
+  owes(tenant: TenantId): boolean {
+    return this.#refused.has(tenant) || this.#files.some(({ coverage }) => coverage.covers(tenant));
   }
 
   /** Finishes what waits; afterwards there is nothing to replay, but for tenants that are refused. @throws `disk_full`, `disk_failed` */

@@ -6,12 +6,14 @@
 import type { Disk } from "../host/disk.ts";
 import type { LogRecord } from "../log/record.ts";
 import { listSegments, logFolder } from "../log/segment.ts";
+import { TenantLog } from "../log/tenant-log.ts";
 import { FIRST_USER_STREAM } from "../projection/bookkeeping.ts";
 import { openBlocks } from "./recovery.ts";
 import type { TenantEngine } from "./tenant-engine.ts";
 
 /**
- * Commit time of the youngest record with data, in microseconds; undefined for a tenant that has none.
+ * Commit time of the youngest record with data, in microseconds; undefined for a tenant that has none. Where all of them
+ * were trimmed, that of the last that was: what they wrote is in the tables still.
  *
  * Cost: reads segments from the newest back until one has data, which nearly always is the first.
  */
@@ -32,7 +34,27 @@ export function youngestDataUs(
     if (youngest !== undefined) return youngest;
     until = first;
   }
+  return engine.firstOffset === 0n ? undefined : timeOfBlockAt(log, engine.firstOffset - 1n);
+}
+
+/** Commit time of the block that holds a record. */
+function timeOfBlockAt(log: TenantLog, offset: bigint): bigint | undefined {
+  for (const { header } of log.blocks(offset)) return header.timeUs;
   return undefined;
+}
+
+/**
+ * Commit time of the last block, which needs no key: no data is younger. Undefined for an empty log.
+ *
+ * @throws `log_damaged`
+ */
+export function lastBlockUs(options: Parameters<typeof TenantLog.open>[0]): bigint | undefined {
+  const log = TenantLog.open(options);
+  try {
+    return log.nextOffset === 0n ? undefined : timeOfBlockAt(log, log.nextOffset - 1n);
+  } finally {
+    log.close();
+  }
 }
 
 function isData(record: LogRecord): boolean {

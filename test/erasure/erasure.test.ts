@@ -283,7 +283,8 @@ describe("retention", () => {
     await db.createTenant({ id: A, name: "A", retention: Duration.days(10) });
     await expect(db.setRetention(A, Duration.days(5))).rejects.toMatchObject({ code: "invalid_argument" });
     await db.setRetention(A, Duration.days(5), { reason: "the law changed", actor: "counsel" });
-    const [entry] = await Array.fromAsync(db.audit(A, { action: "retention.set" }));
+    const [refused, entry] = await Array.fromAsync(db.audit(A, { action: "retention.set" }));
+    expect(refused).toMatchObject({ outcome: "refused", code: "invalid_argument" });
     expect(entry).toMatchObject({
       actor: "counsel",
       reason: "the law changed",
@@ -380,7 +381,9 @@ describe("legal holds", () => {
     });
     await db.releaseLegalHold(A, { name: "case 1", reason: "closed", actor: "counsel" });
     for (const entries of [await Array.fromAsync(db.audit(A)), await Array.fromAsync(db.nodeAudit())]) {
-      const holds = entries.filter(({ action }) => action.startsWith("hold."));
+      const all = entries.filter(({ action }) => action.startsWith("hold."));
+      expect(all.map(({ outcome }) => outcome)).toEqual(["done", "refused", "refused", "done"]);
+      const holds = all.filter(({ outcome }) => outcome === "done");
       expect(
         holds.map(({ action, actor, reason, detail }) => [action, actor, reason, detail?.["hold"]]),
       ).toEqual([
