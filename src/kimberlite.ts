@@ -339,9 +339,10 @@ export class Kimberlite implements AsyncDisposable {
     declaration: SubjectDeclaration,
     options?: GovernanceOptions,
   ): Promise<DeclaredSubject> {
-    const tenant = TenantId(id);
-    this.#held.requireThawed(tenant);
-    return declareSubject(this.#open(), tenant, declaration, options);
+    return this.#recorded({ action: "subject.declare", tenant: id, options }, (node) => {
+      const tenant = this.#thawed(id);
+      return this.#lasting(tenant, () => declareSubject(node, tenant, declaration, options));
+    });
   }
 
   /** The tables whose subjects are declared. */
@@ -363,10 +364,10 @@ export class Kimberlite implements AsyncDisposable {
     subject: SqlInput,
     options: EraseSubjectOptions,
   ): Promise<SubjectErasureCertificate> {
-    const tenant = TenantId(id);
-    this.#held.requireThawed(tenant);
-    this.#open();
-    return this.#subjects.erase(tenant, subject, options);
+    return this.#recorded({ action: "subject.erase", tenant: id, options }, () => {
+      const tenant = this.#thawed(id);
+      return this.#lasting(tenant, () => this.#subjects.erase(tenant, subject, options));
+    });
   }
 
   /** The certificates of the tenant's subjects that were erased, oldest first. */

@@ -40,6 +40,7 @@ import { subjectOf } from "./projection/subject-value.ts";
 import { quoteName } from "./projection/tables.ts";
 import { parseParams, type SqlInput, type SqlValue } from "./projection/values.ts";
 import { rebuildWithoutErased } from "./rebuild-beside.ts";
+import { markRecorded } from "./refusals.ts";
 import { requireDisposable, retainedUntilUs } from "./retention/retention.ts";
 import { parseOptions } from "./tenant/call-options.ts";
 import { TenantId } from "./tenant/tenant-id.ts";
@@ -214,6 +215,7 @@ export class SubjectErasures {
           code: error.code,
         };
         await directory.note(await auditTenant(this.#node, tenant, refused));
+        markRecorded(error);
       }
       throw error;
     }

@@ -1,6 +1,6 @@
 /** What the admin API can reach beside the database; what is absent was not configured. */
 import { join } from "node:path";
-import type { BackupPlace } from "../backup.ts";
+import type { BackupPlace } from "../backup-places.ts";
 import { kimberliteError } from "../errors.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 

@@ -123,6 +123,20 @@ const AUDITED: Readonly<Record<string, Audited>> = {
     does: ({ db }) => db.trimTenant(A, BY),
     isRefused: ({ db }) => db.trimTenant(NOBODY, BY),
   },
+  declareSubject: {
+    action: "subject.declare",
+    stream: "tenant",
+    does: ({ db }) => db.declareSubject(A, { table: "people", column: "name" }, BY),
+    isRefused: ({ db }) => db.declareSubject(A, { table: "nobody", column: "name" }, BY),
+  },
+  eraseSubject: {
+    action: "subject.erase",
+    does: async ({ db }) => {
+      await db.insert(A, "people", { name: "Bob" });
+      await db.eraseSubject(A, "Bob", BY);
+    },
+    isRefused: ({ db }) => db.eraseSubject(A, "Eve", BY),
+  },
   setRetention: {
     action: "retention.set",
     does: ({ db }) => db.setRetention(A, Duration.days(3_650), { ...BY, mode: "compliance" }),
@@ -160,12 +174,14 @@ const NOT_AUDITED = [
   ],
   ...["subscribe", "checkpoint", "verifierKey", "verifyTenant", "rebuildProjection", "inclusionProof"],
   ...["consistencyProof", "keys", "stats", "close", "authenticator"],
+  ...["subjects", "subjectCertificates"],
 ];
 
 /** What their own tests say of their records. */
 const RECORDED_ELSEWHERE = [
   ...["createApiKey", "listApiKeys", "revokeApiKey", "enrolTenant", "createOperatorKey", "listOperatorKeys"],
-  ...["revokeOperatorKey", "registerIssuer", "listIssuers", "removeIssuer"],
+  ...["revokeOperatorKey", "registerIssuer", "listIssuers", "removeIssuer", "grantAccess", "revokeAccess"],
+  ...["listGrants", "queryShared", "readShared", "sharedArrays", "iterateShared", "session"],
 ];
 
 function keyUri(scratch: Scratch, name: string): string {
@@ -191,6 +207,7 @@ describe("the audit streams", () => {
     const place = { db, scratch, key: db.verifierKey(), backups: `file:${join(scratch.folder, "backups")}` };
     await db.createTenant({ id: A, name: "A" });
     await db.execute(A, "CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    await db.execute(A, "CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT)");
     const seen = async (stream: "tenant" | undefined): Promise<AuditEntry[]> =>
       Array.fromAsync(stream === "tenant" ? db.audit(A) : db.nodeAudit());
     for (const [method, { action, stream, does, isRefused }] of Object.entries(AUDITED)) {
