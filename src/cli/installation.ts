@@ -8,6 +8,7 @@
  */
 import { userInfo } from "node:os";
 import { join, resolve } from "node:path";
+import type { GovernanceOptions } from "../administration.ts";
 import { readInstallation } from "../directory/data-directory.ts";
 import { kimberliteError } from "../errors.ts";
 import { systemDisk } from "../host/disk.ts";
@@ -166,13 +167,30 @@ export async function rotateMasterKeyTo(
   given: string,
   options: RotationOptions,
 ): Promise<string> {
+  return rotateTo(paths, given, (next) => withInstallation(paths, (db) => db.rotateMasterKey(next, options)));
+}
+
+/** As `rotateMasterKeyTo`, of an installation that this process has open. */
+export function rotateOpenMasterKeyTo(
+  paths: InstallationPaths,
+  db: Kimberlite,
+  { to, ...options }: GovernanceOptions & { readonly to: string },
+): Promise<string> {
+  return rotateTo(paths, to, (next) => db.rotateMasterKey(next, options));
+}
+
+async function rotateTo(
+  paths: InstallationPaths,
+  given: string,
+  rotate: (next: MasterKeyProvider) => Promise<void>,
+): Promise<string> {
   const uri = keptUri(given);
   const { masterKey: former } = readConfiguration(paths);
   const next = await openMasterKey(uri);
   // Read before it is kept: a key that is not there is not made part of the installation.
   const keyId = next.keyId;
   await configure(paths, { ...(former === undefined ? {} : { masterKey: former }), nextMasterKey: uri });
-  await withInstallation(paths, (db) => db.rotateMasterKey(next, options));
+  await rotate(next);
   await configure(paths, { masterKey: uri });
   return keyId;
 }

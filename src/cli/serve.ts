@@ -12,7 +12,7 @@ import { createLog } from "../server/log.ts";
 import { Server } from "../server/server.ts";
 import type { GlobalOptions } from "./arguments.ts";
 import { reportFailure } from "./failure.ts";
-import { installationPaths, openInstallation } from "./installation.ts";
+import { installationPaths, openInstallation, rotateOpenMasterKeyTo } from "./installation.ts";
 import { toJson } from "./render.ts";
 
 interface ServeFlags extends GlobalOptions {
@@ -25,7 +25,9 @@ interface ServeFlags extends GlobalOptions {
 export async function serve(options: ServeFlags): Promise<undefined> {
   const settings = settingsOf(options);
   const config = parseServerConfig(settings);
-  const db = await openInstallation(installationPaths(options.dir), { jwks: config.jwks });
+  const { masterKeys } = config;
+  const paths = installationPaths(options.dir);
+  const db = await openInstallation(paths, { jwks: config.jwks });
   try {
     await using server = await Server.start({
       db,
@@ -33,6 +35,10 @@ export async function serve(options: ServeFlags): Promise<undefined> {
       settings,
       log: createLog(config.log),
       register: (app, host) => registerHrana(app, host),
+      rotateMasterKey: (name, by) => {
+        if (!Object.hasOwn(masterKeys, name)) throw notConfigured();
+        return rotateOpenMasterKeyTo(paths, db, { to: masterKeys[name] as string, ...by });
+      },
       onWarning: (error) => reportFailure(error, options.json === true),
     });
     const stop = reloadWhenAsked(server, options);
@@ -46,6 +52,10 @@ export async function serve(options: ServeFlags): Promise<undefined> {
   } finally {
     await db.close();
   }
+}
+
+function notConfigured(): Error {
+  return kimberliteError("not_authorized", "the server's settings name no such master key");
 }
 
 /** Of the configuration file, the environment and flags, in this order; the later ones win. */

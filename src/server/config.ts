@@ -218,9 +218,9 @@ export function parseServerConfig(settings: ServerSettings = {}): ServerConfig {
   const config: unknown = {
     ...defaultsOf(Schema),
     ...settings,
-    metrics: { ...defaultsOf(Metrics), ...settings.metrics },
-    jwks: { ...defaultsOf(Jwks), ...settings.jwks },
-    limits: { ...defaultsOf(Limits), ...settings.limits },
+    metrics: overlaid(Metrics, settings.metrics),
+    jwks: overlaid(Jwks, settings.jwks),
+    limits: overlaid(Limits, settings.limits),
   };
   // The compiler compares the schema with the interface here.
   if (checker.Check(config)) return config satisfies ServerConfig;
@@ -228,6 +228,12 @@ export function parseServerConfig(settings: ServerSettings = {}): ServerConfig {
   assert(wrong !== undefined, "what does not match has an error");
   const where = wrong.instancePath.slice(1).replaceAll("/", ".");
   throw kimberliteError("invalid_argument", `the server's settings: ${where} ${wrong.message}`);
+}
+
+/** What is no object stays what it is, for the schema to refuse. */
+function overlaid(schema: Type.TObject, given: unknown = {}): unknown {
+  if (typeof given !== "object" || given === null || Array.isArray(given)) return given;
+  return { ...defaultsOf(schema), ...given };
 }
 
 function defaultsOf(schema: Type.TObject): Record<string, unknown> {

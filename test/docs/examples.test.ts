@@ -80,7 +80,7 @@ describe.concurrent("as written", () => {
     }
   });
 
-  it.each(["authentication", "erasure", "portability", "retention"])(
+  it.each(["authentication", "erasure", "portability", "retention", "server"])(
     "docs/%s.md",
     { timeout: PAGE_LIMIT_MS },
     (name) => runsAsWritten(`docs/${name}.md`),

@@ -1,12 +1,16 @@
 /** `kimberlite/client`: its types are those of the table, its calls do what they say, and it tries again what may be. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 import { clientCalls } from "../../scripts/client-calls.ts";
 import { KimberliteClient } from "../../src/client/index.ts";
+import { OPERATIONS } from "../../src/server/operations.ts";
 import { readCheckoutFile } from "../docs/checkout.ts";
+import { type CommandResult, scratchFolder, succeed } from "../e2e/command.ts";
 import { startServed } from "./served.ts";
 
 it("src/client/calls.ts is current; if not, run `npm run docs:client`", () => {
@@ -17,6 +21,22 @@ it("src/client/calls.ts is current; if not, run `npm run docs:client`", () => {
     cwd: fileURLToPath(new URL("../..", import.meta.url)),
   });
   expect(readCheckoutFile("src/client/calls.ts")).toBe(formatted);
+});
+
+it("docs/admin-api.md has every operation, and its program runs as written", async () => {
+  const page = readCheckoutFile("docs/admin-api.md");
+  for (const { id, method, path, action } of OPERATIONS) {
+    expect(page).toContain(`| \`${id}\` | \`${method} ${path}\` | \`${action}\` |`);
+  }
+  const [, program = ""] = /```ts\n([\s\S]*?)```/.exec(page) ?? [];
+  const folder = scratchFolder();
+  const library = new URL("../../src/client/index.ts", import.meta.url).href;
+  writeFileSync(join(folder, "page.ts"), program.replace('"kimberlite/client"', JSON.stringify(library)));
+  await using served = await startServed({ authenticate: "really" });
+  const { token } = await served.db.createOperatorKey();
+  const out = await succeed(runFile(join(folder, "page.ts"), { URL: served.url, OPERATOR: token }));
+  const shown = [...program.matchAll(/\/\/ shows: (.*)$/gm)].map(([, text]) => text);
+  for (const text of shown) expect(out).toContain(text);
 });
 
 it("makes tenants, lists them in pages, and raises the server's errors", async () => {
@@ -99,3 +119,15 @@ it("tries again what may be tried, with one idempotency key, and gives up in the
   busy.closeAllConnections();
   await expect(impatient.call("tenants.resume", input)).rejects.toMatchObject({ code: "overloaded" });
 });
+
+function runFile(path: string, env: Readonly<Record<string, string>>): Promise<CommandResult> {
+  const child = spawn(process.execPath, ["--no-warnings", path], { env: { ...process.env, ...env } });
+  let [out, err] = ["", ""];
+  child.stdout.on("data", (piece: Buffer) => {
+    out += piece.toString("utf8");
+  });
+  child.stderr.on("data", (piece: Buffer) => {
+    err += piece.toString("utf8");
+  });
+  return new Promise((resolve) => child.once("close", (code) => resolve({ code, out, err })));
+}

@@ -19,14 +19,21 @@ export interface Served extends AsyncDisposable {
   readonly folder: string;
 }
 
+/** A machine that runs tests may lag without end. */
+const PATIENT_MS = 60_000;
+
 /** Starts a server; `operator` and `<tenant>:<role>` are its tokens. */
 export async function startServed(
-  options: Partial<ServerOptions> & { readonly open?: Partial<OpenOptions> } = {},
+  options: Partial<ServerOptions> & {
+    readonly open?: Partial<OpenOptions>;
+    /** "really": the database's own authenticator takes the place of tokens that say who they are for. */
+    readonly authenticate?: "really";
+  } = {},
 ): Promise<Served> {
   const folder = mkdtempSync(join(tmpdir(), "kimberlite-server-"));
   const keyFile = join(folder, "master.key");
   createMasterKeyFile(keyFile);
-  const { open = {}, settings = {}, ...rest } = options;
+  const { open = {}, settings = {}, authenticate, ...rest } = options;
   const db = await Kimberlite.open({
     dataDir: join(folder, "data"),
     masterKey: masterKeyFile(keyFile),
@@ -34,8 +41,8 @@ export async function startServed(
   });
   const server = await Server.start({
     db,
-    authenticator: tokensThatSay,
-    settings: { port: 0, ...settings },
+    authenticator: authenticate === undefined ? tokensThatSay : db.authenticator(),
+    settings: { port: 0, ...settings, limits: { maxEventLoopDelayMs: PATIENT_MS, ...settings.limits } },
     ...rest,
   });
   return {

@@ -1,0 +1,49 @@
+/** Settings: one schema for file, environment and flags, and no name that it does not know. */
+import { describe, expect, it } from "vitest";
+import { gatherSettings, parseServerConfig, type ServerSettings } from "../../src/server/config.ts";
+
+const file = (settings: unknown): Buffer => Buffer.from(JSON.stringify(settings));
+
+describe("settings", () => {
+  it("have defaults, and the later source wins", () => {
+    expect(parseServerConfig()).toMatchObject({ host: "127.0.0.1", port: 8080, folders: {} });
+    const settings = gatherSettings({
+      file: file({ port: 1, host: "0.0.0.0", limits: { maxConnections: 7, maxBodyBytes: 9 } }),
+      environment: {
+        KIMBERLITE_SERVE_PORT: "2",
+        KIMBERLITE_SERVE_LIMITS__MAX_CONNECTIONS: "8",
+        KIMBERLITE_SERVE_TLS__CERT_FILE: "cert.pem",
+        KIMBERLITE_TOKEN: "not a setting",
+      },
+      assignments: ["port=3", "tls.keyFile=key.pem", 'backupPlaces={"nightly":{"logs":"file:b"}}'],
+    });
+    expect(parseServerConfig(settings)).toMatchObject({
+      host: "0.0.0.0",
+      port: 3,
+      tls: { certFile: "cert.pem", keyFile: "key.pem" },
+      backupPlaces: { nightly: { logs: "file:b" } },
+      limits: { maxConnections: 8, maxBodyBytes: 9, headersTimeoutMs: 10_000 },
+    });
+  });
+
+  it("that are unknown, or of the wrong kind, are refused wherever they are written", () => {
+    const none = { environment: {}, assignments: [] };
+    const refused = (gather: () => ServerSettings): void => {
+      expect(() => parseServerConfig(gather())).toThrow(
+        expect.objectContaining({ code: "invalid_argument" }),
+      );
+    };
+    refused(() => gatherSettings({ ...none, file: file({ prot: 1 }) }));
+    refused(() => gatherSettings({ ...none, file: file({ limits: { maxBody: 1 } }) }));
+    refused(() => gatherSettings({ ...none, file: file({ limits: 7 }) }));
+    refused(() => gatherSettings({ ...none, file: file({ port: 65_536 }) }));
+    refused(() => gatherSettings({ ...none, file: file({ tls: { certFile: "a" } }) }));
+    refused(() => gatherSettings({ ...none, file: file([]) }));
+    refused(() => gatherSettings({ ...none, file: Buffer.from('{"port":1,"port":2}') }));
+    refused(() => gatherSettings({ ...none, environment: { KIMBERLITE_SERVE_PROT: "1" } }));
+    refused(() => gatherSettings({ ...none, environment: { KIMBERLITE_SERVE_PORT: "x" } }));
+    refused(() => gatherSettings({ ...none, environment: { KIMBERLITE_SERVE___PROTO__: "1" } }));
+    refused(() => gatherSettings({ ...none, assignments: ["limits.constructor=1"] }));
+    refused(() => gatherSettings({ ...none, assignments: ["port"] }));
+  });
+});
