@@ -91,6 +91,66 @@ static void expect_error(sqlite3 *db, const char *sql){
 
 #define ENDLESS "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c) SELECT count(*) FROM c"
 
+static int rows_of(sqlite3 *db, const char *sql, int *rc){
+  sqlite3_stmt *statement = 0;
+  int rows = 0;
+  *rc = sqlite3_prepare_v2(db, sql, -1, &statement, 0);
+  while( *rc==SQLITE_OK || *rc==SQLITE_ROW ){
+    *rc = sqlite3_step(statement);
+    if( *rc!=SQLITE_ROW ) break;
+    rows++;
+    for(int i=0; i<sqlite3_column_count(statement); i++) sqlite3_column_text(statement, i);
+  }
+  sqlite3_finalize(statement);
+  return rows;
+}
+
+#define OFFER(query, kinds, stable) \
+  "SELECT kimberlite_offer(?1, 'CREATE TABLE t (id INTEGER, name TEXT COLLATE NOCASE, x)', '" query "', '" kinds "', " stable ")"
+
+/* A table shared between two connections: comparisons handed on, offers not taken, closing in the wrong order. */
+static void exercise_shared(void){
+  static const char *const READS[] = {
+      "SELECT * FROM t WHERE id = 7", "SELECT * FROM t WHERE id = '7' OR name = 'N8' OR id > 95", "SELECT rowid, * FROM t",
+      "SELECT * FROM t a JOIN t b ON a.id = b.id AND a.name = b.name", "SELECT * FROM t WHERE x = 1 AND name > 'n5'",
+      "SELECT * FROM t WHERE id IN (1, 2, NULL, 'x', x'00')", "SELECT * FROM t WHERE id < 5 AND id < 4 AND id <= 3 AND id > 0",
+      "SELECT * FROM t WHERE name = x'6e37' COLLATE RTRIM", "SELECT max(lag) FROM (SELECT lag(id) OVER (ORDER BY x) AS lag FROM t)",
+  };
+  static const char *const OFFERS[] = {
+      OFFER("SELECT id AS c0, name AS c1, x AS c2, rowid FROM main.owned", "nt-", "1"),
+      OFFER("SELECT id AS c0, name AS c1, x AS c2 FROM main.owned LIMIT 50", "nt-", "0"),
+      OFFER("SELECT id AS c0 FROM main.owned", "nt-", "1"), OFFER("SELECT * FROM nothing", "nt-", "0"),
+      OFFER("SELECT abs(-9223372036854775807 - id) AS c0, name AS c1, x AS c2 FROM main.owned", "nt-", "0"),
+  };
+  for(size_t o=0; o<sizeof OFFERS/sizeof OFFERS[0]; o++){
+    sqlite3 *owner = open_guarded(":memory:"), *reader = open_guarded(":memory:");
+    int rc = 0;
+    execute(owner, "CREATE TABLE owned (id INTEGER PRIMARY KEY, name TEXT COLLATE NOCASE, x); WITH RECURSIVE c(n) AS "
+        "(SELECT 1 UNION ALL SELECT n+1 FROM c LIMIT 100) INSERT INTO owned SELECT n, 'n'||n, zeroblob(n) FROM c");
+    rows_of(reader, "CREATE VIRTUAL TABLE t USING kimberlite_shared", &rc);
+    if( rc==SQLITE_DONE ) fail("a table of no offer");
+    if( call(owner, OFFERS[0], 0)!=SQLITE_ROW || call(owner, OFFERS[o], 0)!=SQLITE_ROW ) fail("offer");
+    execute(reader, "CREATE VIRTUAL TABLE t USING kimberlite_shared");
+    rows_of(reader, "SELECT * FROM t", &rc);
+    if( rc!=SQLITE_ERROR ) fail("read while the owner is trusted: %d", rc);
+    for(size_t i=0; i<sizeof READS/sizeof READS[0]; i++){
+      enter(owner, 2, 10000);
+      enter(reader, 2, 10000);
+      int rows = rows_of(reader, READS[i], &rc);
+      if( o<2 && (rc!=SQLITE_DONE || (i==0 && rows!=1)) ) fail("%s gave %d, %d rows", READS[i], rc, rows);
+      if( o>1 && rc!=SQLITE_ERROR ) fail("%s gave %d of a bad offer", READS[i], rc);
+      leave(reader);
+      leave(owner);
+    }
+    call(owner, OFFERS[0], 0); /* not taken */
+    if( o%2 ) sqlite3_close_v2(owner);
+    rows_of(reader, "SELECT * FROM t", &rc);
+    if( rc!=SQLITE_ERROR ) fail("read of an owner that is gone, or not entered: %d", rc);
+    sqlite3_close_v2(reader);
+    if( !(o%2) ) sqlite3_close_v2(owner);
+  }
+}
+
 static void exercise(void){
   static const char *const WRONG[] = {
       "SELECT kimberlite_setup(?1, 1, 1)", "SELECT kimberlite_enter(?1, 0, 0)", "SELECT kimberlite_enter(?1, 3, 0)",
@@ -122,6 +182,7 @@ static void exercise(void){
   }
   enter(db, 1, 5);
   sqlite3_close(db); /* armed */
+  exercise_shared();
   db = open_guarded(":memory:");
   enter(db, 1, 5);
   sqlite3_stmt *open = 0;
