@@ -5,18 +5,19 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { GlobalOptions } from "./arguments.ts";
 import { filesHolding, flippedBit, rowDigest } from "./demo-checks.ts";
 import { DemoScene, HOSPITAL_A, HOSPITAL_B, PATIENT_A } from "./demo-scene.ts";
+import type { DemoServeOptions } from "./demo-serve.ts";
 import { initialise, installationPaths, openInstallation } from "./installation.ts";
 import { findPlace, openTenantCheckpoint, requireCheckpoint, verifyTenantFiles } from "./offline-verify.ts";
 import { counted, dim, formatBytes } from "./render.ts";
 
-interface DemoOptions extends GlobalOptions {
-  readonly keep?: boolean;
+interface DemoOptions extends DemoServeOptions {
+  readonly serve?: boolean;
 }
 
 export async function demo(options: DemoOptions): Promise<undefined> {
+  if (options.serve === true) return (await import("./demo-serve.ts")).demoServe(options);
   const scratch = mkdtempSync(join(tmpdir(), "kimberlite-demo-"));
   const remove = (): void => rmSync(scratch, { recursive: true, force: true });
   if (options.keep !== true) process.once("exit", remove);

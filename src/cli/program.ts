@@ -106,7 +106,10 @@ function addFirstCommands(define: Define): void {
     async () => {
       return (await import("./demo.ts")).demo;
     },
-  ).option("--keep", "keep the scratch directory");
+  )
+    .option("--keep", "keep the scratch directory")
+    .option("--serve", "serve the two hospitals, with a token for each and lines to paste")
+    .addOption(new Option("--port <port>", "with --serve: 0 for any that is free").argParser(parsePort));
   define(
     "serve",
     "serve the installation over HTTP: Hrana (libSQL) and the admin API",

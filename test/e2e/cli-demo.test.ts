@@ -5,9 +5,10 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 import { filesHolding } from "../../src/cli/demo-checks.ts";
-import { runCommand, scratchFolder, succeed } from "./command.ts";
+import { COMPILED, runCommand, scratchFolder, succeed } from "./command.ts";
 
 const ROOT = new URL("../..", import.meta.url);
+const MAIN = fileURLToPath(new URL("src/cli/main.ts", ROOT));
 const README = readFileSync(new URL("README.md", ROOT), "utf8");
 
 it("plays the two hospitals and removes its directory", async () => {
@@ -33,6 +34,38 @@ it("keeps its directory when it is told to: it verifies, and holds no name of a 
     expect(filesHolding(dir, name).holding).toEqual([]);
 });
 
+it("serves the two hospitals: the lines that it prints work when pasted, each token sees its own", async () => {
+  const temporary = scratchFolder();
+  const serving = spawn(process.execPath, [MAIN, "demo", "--serve", "--port", "0"], {
+    env: { ...process.env, NO_COLOR: "1", NODE_COMPILE_CACHE: COMPILED, TMPDIR: temporary },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const ended = new Promise<number | null>((resolve) => serving.on("close", resolve));
+  try {
+    let out = "";
+    for await (const piece of serving.stdout) {
+      out += String(piece);
+      if (out.includes("Ctrl+C")) break;
+    }
+    const lines = out.split("\n").filter((line) => /^(const|console)/.test(line));
+    expect(lines).toHaveLength(3);
+    const [a = "", b = ""] = [...out.matchAll(/token (kmb_\S+)/g)].map(([, token]) => token ?? "");
+    const paste = (code: string): Promise<string> =>
+      run(process.execPath, ["--input-type=module", "-e", code], fileURLToPath(ROOT), {});
+    const pasted = await paste(lines.join("\n"));
+    expect(pasted).toContain("Alice Smith");
+    expect(pasted).not.toContain("Bob Johnson");
+    const asB = await paste(lines.join("\n").replace(a, b));
+    expect(asB).toContain("Bob Johnson");
+    expect(asB).not.toContain("Alice Smith");
+    await expect(paste(lines.join("\n").replace(a, `${a.slice(0, -1)}x`))).rejects.toThrow(/unauthenticated/);
+  } finally {
+    serving.kill("SIGTERM");
+  }
+  expect(await ended).toBe(0);
+  expect(readdirSync(temporary)).toEqual([]);
+});
+
 it("looks for plaintext with a scan that finds it", () => {
   const folder = scratchFolder();
   mkdirSync(join(folder, "below"));
@@ -48,10 +81,9 @@ it("looks for plaintext with a scan that finds it", () => {
 it("runs the commands of the README", async () => {
   const folder = scratchFolder();
   const commands = block(README, "kimberlite init");
-  const main = fileURLToPath(new URL("src/cli/main.ts", ROOT));
   const out = await run("bash", ["-euc", `kimberlite() { "$NODE" "$MAIN" "$@"; }\n${commands}`], folder, {
     NODE: process.execPath,
-    MAIN: main,
+    MAIN,
   });
   expect(out).toMatch(/Alice Jones[\s\S]*Alice Smith[\s\S]*the checkpoint of tenant 1 holds/);
 });
