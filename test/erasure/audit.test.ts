@@ -182,6 +182,7 @@ const RECORDED_ELSEWHERE = [
   ...["createApiKey", "listApiKeys", "revokeApiKey", "enrolTenant", "createOperatorKey", "listOperatorKeys"],
   ...["revokeOperatorKey", "registerIssuer", "listIssuers", "removeIssuer", "grantAccess", "revokeAccess"],
   ...["listGrants", "queryShared", "readShared", "sharedArrays", "iterateShared", "session"],
+  ...["sharedSession", "describeGrant"],
 ];
 
 function keyUri(scratch: Scratch, name: string): string {
