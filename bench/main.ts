@@ -8,6 +8,8 @@ import { measureColdOpen } from "./cold-open.ts";
 import { compareAll } from "./compare.ts";
 import { measureErasure } from "./erasure.ts";
 import { WORKLOADS } from "./load.ts";
+import { measureNetwork } from "./network.ts";
+import { measureNoise } from "./noisy.ts";
 import { measurePortability } from "./portability.ts";
 import { PostgresServer } from "./postgres.ts";
 import { measureRebuild } from "./rebuild.ts";
@@ -50,6 +52,8 @@ try {
   if (setting.chosen("rewrap")) await part("rewrap", () => measureRewrap(setting, results));
   if (setting.chosen("portability")) await part("portability", () => measurePortability(setting, results));
   if (setting.chosen("erasure")) await part("erasure", () => measureErasure(setting, results));
+  if (setting.chosen("network")) await part("network", () => measureNetwork(setting, results));
+  if (setting.chosen("noisy")) await part("noisy", () => measureNoise(setting, results));
 } finally {
   await server?.stop();
 }

@@ -37,8 +37,9 @@ export class PostgresServer {
     this.#cluster = cluster;
   }
 
-  static async start(): Promise<PostgresServer> {
-    const server = new PostgresServer(await startPostgres());
+  /** On a unix socket, or with `tcp` on a port of the loopback interface. */
+  static async start(options: { readonly tcp?: boolean } = {}): Promise<PostgresServer> {
+    const server = new PostgresServer(await startPostgres(options));
     await server.#asSuperuser("postgres", (client) =>
       client.query("CREATE ROLE app LOGIN NOSUPERUSER NOBYPASSRLS"),
     );
@@ -53,6 +54,11 @@ export class PostgresServer {
     return this.#cluster.settings;
   }
 
+  get #address(): { readonly host: string; readonly port?: number } {
+    const { host, port } = this.#cluster;
+    return port === undefined ? { host } : { host: "127.0.0.1", port };
+  }
+
   async prepare(dataset: Dataset): Promise<Subject> {
     const database = `tenants_${dataset.tenants}`;
     await this.#asSuperuser("postgres", async (client) => {
@@ -65,7 +71,7 @@ export class PostgresServer {
       await client.query("VACUUM (ANALYZE) patients");
       await client.query("CHECKPOINT");
     });
-    return subjectOf(new Connections({ host: this.#cluster.host, user: "app", database }));
+    return subjectOf(new Connections({ ...this.#address, user: "app", database }));
   }
 
   stop(): Promise<void> {
@@ -73,7 +79,7 @@ export class PostgresServer {
   }
 
   async #asSuperuser(database: string, work: (client: pg.Client) => Promise<unknown>): Promise<void> {
-    const client = new pg.Client({ host: this.#cluster.host, user: this.#cluster.user, database });
+    const client = new pg.Client({ ...this.#address, user: this.#cluster.user, database });
     await client.connect();
     try {
       await work(client);

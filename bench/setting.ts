@@ -28,6 +28,8 @@ const PARTS = [
   "rewrap",
   "portability",
   "erasure",
+  "network",
+  "noisy",
 ] as const;
 
 const USAGE = `usage: npm run bench -- [options]

@@ -6,7 +6,9 @@
  * program that started it, also when that is killed, and its folder is removed at every exit that runs code.
  */
 import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 
@@ -42,7 +44,8 @@ function postgresPrograms() {
  *
  * `stop` ends the server and removes its folder; it may be called twice.
  */
-export async function startPostgres() {
+export async function startPostgres({ tcp = false } = {}) {
+  const port = tcp ? await freePort() : undefined;
   const programs = postgresPrograms();
   if (programs === undefined)
     throw new Error("PostgreSQL is not installed (apt-get install -y postgresql-15)");
@@ -64,9 +67,9 @@ export async function startPostgres() {
   };
   try {
     makeCluster(programs, data, owner);
-    server = startServer(programs, { data, folder, owner });
-    await ready(programs, folder, server);
-    return { host: folder, user: "bench", version: versionOf(programs), settings: SETTINGS, stop };
+    server = startServer(programs, { data, folder, owner, port });
+    await ready(programs, { folder, port, server });
+    return { host: folder, port, user: "bench", version: versionOf(programs), settings: SETTINGS, stop };
   } catch (error) {
     await stop();
     throw error;
@@ -89,8 +92,9 @@ function makeCluster(programs, data, owner) {
   if (done.status !== 0) throw new Error(`initdb failed: ${done.error?.message ?? done.stderr}`);
 }
 
-function startServer(programs, { data, folder, owner }) {
-  const settings = Object.entries({ ...SETTINGS, unix_socket_directories: folder });
+function startServer(programs, { data, folder, owner, port }) {
+  const listen = port === undefined ? {} : { listen_addresses: "127.0.0.1", port: String(port) };
+  const settings = Object.entries({ ...SETTINGS, ...listen, unix_socket_directories: folder });
   const args = ["-D", data, ...settings.flatMap(([name, value]) => ["-c", `${name}=${value}`])];
   const [program, ...rest] = tied([join(programs, "postgres"), ...args], owner);
   const options = existsSync("/usr/bin/setpriv") ? {} : owner;
@@ -105,14 +109,24 @@ function tied(command, owner) {
   return ["/usr/bin/setpriv", "--pdeathsig", "INT", ...account, "--", ...command];
 }
 
-async function ready(programs, folder, server) {
+async function ready(programs, { folder, port, server }) {
+  const where = port === undefined ? ["-h", folder] : ["-h", "127.0.0.1", "-p", String(port)];
   const endMs = performance.now() + READY_LIMIT_MS;
   while (performance.now() < endMs && server.exitCode === null) {
-    const asked = spawnSync(join(programs, "pg_isready"), ["-h", folder, "-q"]);
+    const asked = spawnSync(join(programs, "pg_isready"), [...where, "-q"]);
     if (asked.status === 0) return;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
   throw new Error("PostgreSQL did not start");
+}
+
+/** One that was free a moment ago: PostgreSQL does not say which port it chose. */
+async function freePort() {
+  const probe = createServer().listen(0, "127.0.0.1");
+  await once(probe, "listening");
+  const { port } = probe.address();
+  await new Promise((resolve) => probe.close(resolve));
+  return port;
 }
 
 function ended(server, signal) {
