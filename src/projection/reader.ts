@@ -5,10 +5,12 @@
 import { kimberliteError } from "../errors.ts";
 import { Bookkeeping } from "./bookkeeping.ts";
 import type { Connection, StatementLimits } from "./connection.ts";
+import { argumentsFor } from "./parameters.ts";
 import { fromSqlite } from "./sqlite-error.ts";
 import {
   type CompiledStatement,
   describeCompiled,
+  presented,
   StatementCache,
   type StatementDescription,
   shaped,
@@ -21,7 +23,7 @@ import {
   type Row,
   type SqlValue,
 } from "./values.ts";
-import { bindParams, limitsOf, type StatementRequest, type StatementResult } from "./writer.ts";
+import { limitsOf, parseGiven, type StatementRequest, type StatementResult } from "./writer.ts";
 
 export class ProjectionReader {
   readonly #bookkeeping: Bookkeeping;
@@ -58,16 +60,16 @@ export class ProjectionReader {
    * @throws `read_only` for a write, `result_too_large`, `invalid_sql`, `invalid_parameter`, `unsupported_sql`.
    */
   query(request: StatementRequest): StatementResult {
-    const given = request.exact === undefined ? bindParams(request) : undefined;
-    const compiled = this.#compile(request.sql);
-    const params = given ?? bindParams(request);
+    const given = parseGiven(request);
+    const compiled = this.#compile(request);
+    const params = argumentsFor(given, compiled.places);
     const rows = this.#step(request, () => this.#fetch(request, compiled, params));
     return outcome(request, compiled, rows);
   }
 
   /** What a statement that reads is; one that writes is `read_only`, also where it was only to be described. */
   describe(sql: string): StatementDescription {
-    return describeCompiled(sql, this.#compile(sql));
+    return describeCompiled(sql, this.#compile({ sql }));
   }
 
   /**
@@ -102,8 +104,11 @@ export class ProjectionReader {
     this.#connection.db.close();
   }
 
-  #compile(sql: string): CompiledStatement {
-    const compiled = this.#cache.compile(sql, this.#leaveFirst);
+  #compile({ sql, timeLimitMs }: StatementRequest): CompiledStatement {
+    const compiled = this.#cache.compile(sql, {
+      mayMove: timeLimitMs !== undefined,
+      before: this.#leaveFirst,
+    });
     if (!compiled.readOnly || !compiled.returnsRows) {
       throw kimberliteError("read_only", "query() only reads; send writes to execute()");
     }
@@ -166,9 +171,9 @@ export class ProjectionReader {
 
   /** As `query`, in bounded memory: stops at the first row past a limit instead of reading them all. */
   queryBounded(request: StatementRequest): StatementResult {
-    const given = request.exact === undefined ? bindParams(request) : undefined;
-    const compiled = this.#compile(request.sql);
-    const params = given ?? bindParams(request);
+    const given = parseGiven(request);
+    const compiled = this.#compile(request);
+    const params = argumentsFor(given, compiled.places);
     const exact = request.exact !== undefined;
     const limits = limitsOf(request, this.#resultLimits);
     const statement = shaped(compiled, exact || request.arrays === true, true);
@@ -181,9 +186,11 @@ export class ProjectionReader {
 
 function outcome(
   request: StatementRequest,
-  { columns, types }: CompiledStatement,
-  rows: (Row | SqlValue[])[],
+  compiled: CompiledStatement,
+  fetched: (Row | SqlValue[])[],
 ): StatementResult {
+  const { columns, types } = compiled;
+  const rows = presented(compiled, request.exact !== undefined || request.arrays === true, fetched);
   const found = { columns, rows, rowsAffected: 0, lastInsertRowid: undefined };
   return request.exact === undefined ? found : { ...found, types };
 }
