@@ -1,4 +1,8 @@
-/** The commands and their options. What each does is in the file of its name; what exists is listed here and nowhere else. */
+/**
+ * The commands and their options. What each does is in the file of its name; what exists is listed here and nowhere else.
+ *
+ * Over 500 lines because it is one list.
+ */
 import { readFileSync } from "node:fs";
 import { Command, CommanderError, Option } from "commander";
 import { TenantId } from "../tenant/tenant-id.ts";
@@ -69,6 +73,7 @@ function makeProgram(ended: (exitCode: number) => void): Command {
   addTokenCommands(program, ended);
   addGovernanceCommands(program, define, ended);
   addSharingCommands(program, ended);
+  addSubjectCommands(program, ended);
   addPortabilityCommands(define);
   addBackupCommands(program, define, ended);
   inheritSettings(program);
@@ -392,6 +397,36 @@ function addSharingCommands(program: Command, ended: (exitCode: number) => void)
     .addOption(new Option("--limit <count>", "at most so many").argParser(parseWhole));
 }
 
+function addSubjectCommands(program: Command, ended: (exitCode: number) => void): void {
+  const load = () => import("./subject.ts");
+  const subject = definer(
+    program.command("subject").description("persons within a tenant who can be erased alone"),
+    ended,
+  );
+  subject(
+    "declare",
+    "say which column of an empty table says whose a row is",
+    async () => (await load()).declare,
+  )
+    .addOption(tenantOption())
+    .requiredOption("--table <name>", "the table, which has no rows yet")
+    .requiredOption("--column <name>", "the column, which keeps its name from then on")
+    .option("--reason <text>", "why; it is recorded");
+  subject("list", "list declarations and erasures", async () => (await load()).list).addOption(
+    tenantOption(),
+  );
+  subject("erase", "erase one person with all history, and certify it", async () => (await load()).erase)
+    .addOption(tenantOption())
+    .requiredOption("--subject <value>", "what the declared columns have of that person")
+    .option("--number", "the value is a number")
+    .requiredOption("--reason <text>", "why; it is recorded, so name a request and not the person")
+    .requiredOption("--certificate <file>", "new file for the signed certificate")
+    .option("--override-retention", "also what is younger than its retention, in governance mode");
+  subject("verify", "check a certificate of a subject's erasure", async () => (await load()).verify)
+    .argument("<file>", "the certificate")
+    .requiredOption("--key <vkey>", "`key verifier` of the installation that erased");
+}
+
 function addPortabilityCommands(define: Define): void {
   const load = () => import("./portability.ts");
   define(
@@ -401,6 +436,7 @@ function addPortabilityCommands(define: Define): void {
   )
     .addOption(tenantOption())
     .requiredOption("--out <directory>", "new, empty, or one to go on with")
+    .option("--subject-keys <file>", "the keys of its subjects, apart: with both, their history is read")
     .option("--reason <text>", "why; it is recorded");
   define("import", "bring an exported tenant into this installation", async () => {
     return (await load()).importTenant;
@@ -409,6 +445,7 @@ function addPortabilityCommands(define: Define): void {
     .requiredOption("--key <vkey>", "`key verifier` of the installation that exported it")
     .option("--tenant <id>", "refuse an export of another tenant", TenantId)
     .option("--as <id>", "its id here, unless it is to be the same", TenantId)
+    .option("--subject-keys <file>", "the keys of its subjects, which the export wrote apart")
     .option("--master-key <uri>", "a master key of its own")
     .option("--reason <text>", "why; it is recorded");
 }

@@ -55,10 +55,17 @@ export interface SubjectKey {
   readonly key: KeyObject;
 }
 
+/** Keys of subjects on their way to another tenant, or another installation: the root in clear, the slots wrapped under it. */
+export interface CopiedSubjects {
+  readonly root: Buffer;
+  readonly slots: Buffer;
+}
+
 export class SubjectKeys {
   readonly #options: Omit<SubjectKeysOptions, "root">;
   readonly #hashKey: Buffer;
-  readonly #wrapKey: Buffer;
+  /** A cipher made from a Buffer costs several times as much. */
+  readonly #wrapKey: KeyObject;
   readonly #byName: SlotIndex = new SlotIndex({ at: 0, bytes: SUBJECT_BYTES, slotBytes: SLOT_BYTES });
   readonly #byHash: SlotIndex = new SlotIndex({ at: HASH_AT, bytes: HASH_BYTES, slotBytes: SLOT_BYTES });
   readonly #cache: Map<string, KeyObject> = new Map();
@@ -77,8 +84,10 @@ export class SubjectKeys {
     const { root, ...rest } = options;
     this.#options = rest;
     this.#hashKey = derive(root, "subject-hash");
-    this.#wrapKey = derive(root, "subject-wrap");
-    this.#slots = readSlots(options);
+    const wrapKeyBytes = derive(root, "subject-wrap");
+    this.#wrapKey = createSecretKey(wrapKeyBytes);
+    wrapKeyBytes.fill(0);
+    this.#slots = parseSubjectFile(options.tenant, options.disk.readFile(options.path));
     this.#count = this.#slots.length / SLOT_BYTES;
     this.#durable = this.#count;
     for (let slot = 0; slot < this.#count; slot += 1) this.#enter(slot);
@@ -189,7 +198,6 @@ export class SubjectKeys {
   close(): void {
     this.#closed = true;
     this.#hashKey.fill(0);
-    this.#wrapKey.fill(0);
     this.#cache.clear();
   }
 
@@ -210,7 +218,7 @@ export class SubjectKeys {
     hash.copy(bytes, HASH_AT);
     const binding = bindingOf(bytes);
     wrapKey({ key, wrappingKey: this.#wrapKey, binding, randomness }).copy(bytes, WRAPPED_AT);
-    key.fill(0);
+    this.#keep(subject.toString("latin1"), key);
     this.#count += 1;
     this.#enter(slot);
     return slot;
@@ -225,6 +233,11 @@ export class SubjectKeys {
     this.#refuseIfClosed();
     const raw = unwrapKey({ wrapped, wrappingKey: this.#wrapKey, binding: bindingOf(bytes) });
     if (raw === undefined) throw this.#damaged("a subject's key does not open");
+    return this.#keep(name, raw);
+  }
+
+  /** Zeroes what it is given. */
+  #keep(name: string, raw: Buffer): KeyObject {
     const key = createSecretKey(raw);
     raw.fill(0);
     if (this.#cache.size >= MAX_CACHED) {
@@ -272,10 +285,13 @@ export async function createSubjectFile(
   await place.disk.replaceFile(place.path, Buffer.concat([head, slots]));
 }
 
-/** Whole slots; what a crash left of one at the end is left out, for no record names it. */
-function readSlots({ tenant, path, disk }: SubjectKeysOptions): Buffer {
+/**
+ * Whole slots; what a crash left of one at the end is left out, for no record names it.
+ *
+ * @throws `keys_missing` without a file, `keys_damaged`, `format_too_new`
+ */
+export function parseSubjectFile(tenant: TenantId, bytes: Buffer | undefined): Buffer {
   const detail = { tenant };
-  const bytes = disk.readFile(path);
   if (bytes === undefined) {
     throw kimberliteError("keys_missing", "the keys of the tenant's subjects are not in the key store", {
       detail,
@@ -294,6 +310,21 @@ function readSlots({ tenant, path, disk }: SubjectKeysOptions): Buffer {
   }
   const whole = bytes.length - (bytes.length % SLOT_BYTES);
   return bytes.subarray(SLOT_BYTES, whole);
+}
+
+/** Names in slots, hex. */
+export function subjectsIn(slots: Buffer): Set<string> {
+  const names = new Set<string>();
+  for (let at = 0; at < slots.length; at += SLOT_BYTES)
+    names.add(slots.toString("hex", at, at + SUBJECT_BYTES));
+  return names;
+}
+
+/** Slots that say of subjects that they were erased. */
+export function erasedSlots(names: readonly string[]): Buffer {
+  const slots = Buffer.alloc(names.length * SLOT_BYTES);
+  for (const [index, name] of names.entries()) slots.write(name, index * SLOT_BYTES, "hex");
+  return slots;
 }
 
 /** Name, time and hash: a wrapped key that was moved to another slot does not open. */
