@@ -169,11 +169,14 @@ export class ProtobufReader {
 
   #referring(type: "sequence" | "describe"): SocketRequest {
     let streamId = 0;
-    const reference = this.#reference({ sql: 2, sqlId: 3 }, {
-      1: () => {
-        streamId = this.#reader.int32();
+    const reference = this.#reference(
+      { sql: 2, sqlId: 3 },
+      {
+        1: () => {
+          streamId = this.#reader.int32();
+        },
       },
-    });
+    );
     return { type: "on_stream", streamId, request: { type, ...reference } };
   }
 
@@ -215,10 +218,7 @@ export class ProtobufReader {
     return request;
   }
 
-  #reference(
-    at: { readonly sql: number; readonly sqlId: number },
-    others: Fields,
-  ): SqlReference {
+  #reference(at: { readonly sql: number; readonly sqlId: number }, others: Fields): SqlReference {
     let sql: string | undefined;
     let sqlId: number | undefined;
     this.#nested({
@@ -293,21 +293,25 @@ export class ProtobufReader {
     const namedArgs: NamedArgument[] = [];
     let wantRows = true;
     const take = (): void => {
-      if (args.length + namedArgs.length >= MAX_ARGUMENTS) throw invalid(`more than ${MAX_ARGUMENTS} arguments`);
+      if (args.length + namedArgs.length >= MAX_ARGUMENTS)
+        throw invalid(`more than ${MAX_ARGUMENTS} arguments`);
     };
-    const reference = this.#reference({ sql: 1, sqlId: 2 }, {
-      3: () => {
-        take();
-        args.push(this.#value());
+    const reference = this.#reference(
+      { sql: 1, sqlId: 2 },
+      {
+        3: () => {
+          take();
+          args.push(this.#value());
+        },
+        4: () => {
+          take();
+          namedArgs.push(this.#namedArgument());
+        },
+        5: () => {
+          wantRows = this.#reader.bool();
+        },
       },
-      4: () => {
-        take();
-        namedArgs.push(this.#namedArgument());
-      },
-      5: () => {
-        wantRows = this.#reader.bool();
-      },
-    });
+    );
     return { ...reference, args, namedArgs, wantRows };
   }
 

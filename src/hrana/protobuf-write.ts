@@ -1,8 +1,8 @@
 /** Hrana's Protobuf to clients, by the schema in `HRANA_3_SPEC`. Fields that hold what proto3 leaves out are left out. */
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type { SqlValue } from "../projection/values.ts";
-import { ProtobufReader } from "./protobuf-read.ts";
 import type { HranaLimits } from "./limits.ts";
+import { ProtobufReader } from "./protobuf-read.ts";
 import type {
   Column,
   CursorEntry,

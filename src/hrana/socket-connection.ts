@@ -63,7 +63,13 @@ interface OpenCursor {
 }
 
 /** RFC 6455 §7.4.1 */
-export const CLOSE = { goingAway: 1001, protocol: 1002, unsupported: 1003, policy: 1008, restart: 1012 } as const;
+export const CLOSE = {
+  goingAway: 1001,
+  protocol: 1002,
+  unsupported: 1003,
+  policy: 1008,
+  restart: 1012,
+} as const;
 
 const MAX_ENTRIES = 1_000;
 const MAX_ENTRY_BYTES = 256 * 1024;
@@ -110,7 +116,7 @@ export class SocketConnection {
     for (const cursor of this.#cursors.values()) cursor.close();
     const streams = [...this.#streams.values()];
     this.#streams.clear();
-    await Promise.all(streams.map(({ stream }) => stream?.close()));
+    await Promise.all(streams.map(async ({ stream }) => stream?.close()));
   }
 
   async #greet(jwt: string | undefined): Promise<void> {
@@ -135,7 +141,9 @@ export class SocketConnection {
     const former = await before;
     const same =
       former === undefined ||
-      (former.tenant === principal.tenant && former.role === principal.role && former.grant === principal.grant);
+      (former.tenant === principal.tenant &&
+        former.role === principal.role &&
+        former.grant === principal.grant);
     if (same) return principal;
     throw kimberliteError("not_authorized", "another tenant or role takes another connection");
   }
@@ -188,7 +196,9 @@ export class SocketConnection {
     }
   }
 
-  async #onStore(request: Extract<SocketRequest, { type: "on_connection" }>["request"]): Promise<SocketResponse> {
+  async #onStore(
+    request: Extract<SocketRequest, { type: "on_connection" }>["request"],
+  ): Promise<SocketResponse> {
     if (request.type === "store_sql") this.#store.store(request.sqlId, request.sql);
     else this.#store.close(request.sqlId);
     return { type: request.type };
@@ -289,7 +299,13 @@ export class SocketConnection {
     }
     const owner = this.#streams.get(streamId);
     if (owner === undefined) {
-      this.#cursors.set(cursorId, { entries: undefined, owner, close: () => undefined, done: true, last: Promise.resolve() });
+      this.#cursors.set(cursorId, {
+        entries: undefined,
+        owner,
+        close: () => undefined,
+        done: true,
+        last: Promise.resolve(),
+      });
       throw invalid("no stream of this number is open");
     }
     const closed = Promise.withResolvers<void>();

@@ -116,7 +116,11 @@ function portOf(webSocket: WebSocket): SocketPort {
 /** Ends a connection that does not say hello, that is silent too long, or that takes nothing of what waits for it. */
 function watch(
   webSocket: WebSocket,
-  about: { readonly connection: SocketConnection; readonly limits: HranaLimits; readonly idleTimeoutMs: number },
+  about: {
+    readonly connection: SocketConnection;
+    readonly limits: HranaLimits;
+    readonly idleTimeoutMs: number;
+  },
 ): () => void {
   const { connection, limits, idleTimeoutMs } = about;
   const hello = setTimeout(() => {

@@ -9,7 +9,12 @@ import { type Served, serve, tokenOf } from "./served.ts";
 let served: Served;
 beforeAll(async () => {
   served = await serve({
-    limits: { transactionTimeLimitMs: 2_500, busyTimeoutMs: 1_000, streamIdleMs: 3_500, maxStreamsPerTenant: 12 },
+    limits: {
+      transactionTimeLimitMs: 2_500,
+      busyTimeoutMs: 1_000,
+      streamIdleMs: 3_500,
+      maxStreamsPerTenant: 12,
+    },
     settings: { limits: { maxBodyBytes: 1_000_000 } },
   });
   await served.db.execute(TenantId(1), "CREATE TABLE t (id INTEGER PRIMARY KEY, s TEXT)");
@@ -33,7 +38,11 @@ async function post(
   { token = tokenOf(1), path = "/v3/pipeline", type = "application/json" as string | null } = {},
 ): Promise<Answer> {
   const headers = { authorization: `Bearer ${token}`, ...(type === null ? {} : { "content-type": type }) };
-  const response = await fetch(served.url + path, { method: "POST", headers, body: body as Uint8Array<ArrayBuffer> });
+  const response = await fetch(served.url + path, {
+    method: "POST",
+    headers,
+    body: body as Uint8Array<ArrayBuffer>,
+  });
   const text = await response.text();
   return { status: response.status, body: text.startsWith("{") ? JSON.parse(text) : {} };
 }
@@ -63,7 +72,10 @@ describe("bodies", () => {
     ["an unknown request", '{"requests":[{"type":"drop"}]}'],
     ["a statement that is none", EXECUTE("7")],
     ["an integer that is no text", EXECUTE('{"sql":"SELECT ?","args":[{"type":"integer","value":1}]}')],
-    ["an integer past 64 bits", EXECUTE('{"sql":"SELECT ?","args":[{"type":"integer","value":"9223372036854775808"}]}')],
+    [
+      "an integer past 64 bits",
+      EXECUTE('{"sql":"SELECT ?","args":[{"type":"integer","value":"9223372036854775808"}]}'),
+    ],
     ["a blob that is no base64", EXECUTE('{"sql":"SELECT ?","args":[{"type":"blob","base64":"*"}]}')],
     ["too many requests", `{"requests":[${'{"type":"close"},'.repeat(10_000)}{"type":"close"}]}`],
     [
@@ -153,7 +165,10 @@ describe("batons", () => {
     const busy = await run(["BEGIN IMMEDIATE"]);
     expect(busy.body.results?.[0]?.error?.code).toBe("SQLITE_BUSY");
     await new Promise((resolve) => setTimeout(resolve, 1_800));
-    const late = await run(["INSERT INTO t VALUES (201, 'x')", "COMMIT", "INSERT INTO t VALUES (202, 'x')"], opened.body.baton);
+    const late = await run(
+      ["INSERT INTO t VALUES (201, 'x')", "COMMIT", "INSERT INTO t VALUES (202, 'x')"],
+      opened.body.baton,
+    );
     expect(late.body.results?.map(({ type, error }) => error?.code ?? type)).toEqual([
       "transaction_timeout",
       "transaction_timeout",
@@ -213,7 +228,11 @@ describe("WebSockets", () => {
   };
 
   it.each([
-    ["no hello", JSON.stringify({ type: "request", request_id: 1, request: { type: "open_stream", stream_id: 1 } }), 1002],
+    [
+      "no hello",
+      JSON.stringify({ type: "request", request_id: 1, request: { type: "open_stream", stream_id: 1 } }),
+      1002,
+    ],
     ["no JSON", "{", 1002],
     ["a frame of the other encoding", Buffer.from("{}"), 1003],
     ["a hello that is refused", JSON.stringify({ type: "hello", jwt: "x" }), 1008],
@@ -237,8 +256,8 @@ describe("WebSockets", () => {
     const send = (id: number, request: object): void =>
       socket.send(JSON.stringify({ type: "request", request_id: id, request }));
     const answered = new Promise<void>((resolve) => {
-      socket.on("message", (data) => {
-        if (String(data).includes('"request_id":3')) resolve();
+      socket.on("message", (data: Buffer) => {
+        if (data.toString("utf8").includes('"request_id":3')) resolve();
       });
     });
     send(1, { type: "open_stream", stream_id: 1 });

@@ -78,7 +78,9 @@ describe.each([
       ]);
       const tables = await db.introspection.getTables();
       expect(tables.map(({ name }) => name)).toContain("people");
-      expect((await sql<{ n: number }>`SELECT count(*) AS n FROM people`.execute(db)).rows).toEqual([{ n: 2 }]);
+      expect((await sql<{ n: number }>`SELECT count(*) AS n FROM people`.execute(db)).rows).toEqual([
+        { n: 2 },
+      ]);
       expect((await migrator.migrateDown()).error).toBeUndefined();
     } finally {
       await db.destroy();

@@ -74,7 +74,9 @@ describe.each(["http", "ws"] as const)("over %s", (scheme) => {
     const batch = stream.batch(true);
     const rows = batch
       .step()
-      .query("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000) SELECT i, hex(zeroblob(64)) FROM n");
+      .query(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000) SELECT i, hex(zeroblob(64)) FROM n",
+      );
     const failing = batch.step().query("SELECT * FROM nowhere");
     const refused = failing.catch((error: unknown) => (error as { code?: string }).code);
     const after = batch.step().queryValue("SELECT 7");
