@@ -140,12 +140,13 @@ async function answerCursor(
   body: Buffer,
   reply: FastifyReply,
   parts: HttpParts,
-): Promise<void> {
+): Promise<FastifyReply> {
   const { encoding, host, streams } = parts;
   const { baton, batch } = encoding.readCursor(body);
   const stream = openStream(caller, baton, parts);
   const pieces = cursorPieces({ stream, batch, encoding, streams, recheck: () => host.recheck(caller) });
-  void reply.code(200).header("content-type", encoding.cursorContentType).send(Readable.from(pieces));
+  // Returned, for the framework takes a promise of nothing for an empty answer.
+  return reply.code(200).header("content-type", encoding.cursorContentType).send(Readable.from(pieces));
 }
 
 /** The stream of the baton, or a new one. */

@@ -27,7 +27,7 @@ function connect(
   return client;
 }
 
-describe.each(["http"] as const)("over %s", (scheme) => {
+describe.each(["http", "ws"] as const)("over %s", (scheme) => {
   const table = `t_${scheme}`;
 
   it("makes a schema, writes and reads every kind of value", async () => {

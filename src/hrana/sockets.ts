@@ -1,0 +1,148 @@
+/**
+ * WebSockets of Hrana on the server's port: the handshake, and which version and encoding is spoken.
+ *
+ * Kept: another path than Hrana's is not upgraded; a message is bounded in bytes before it is read; a connection that says
+ * no hello in time, or nothing at all for too long, is closed.
+ */
+import type { IncomingMessage } from "node:http";
+import type { Duplex } from "node:stream";
+import type { FastifyInstance } from "fastify";
+import { type WebSocket, WebSocketServer } from "ws";
+import type { TenantPrincipal } from "../auth/principal.ts";
+import { requireTenant, tenantOfHost } from "./access.ts";
+import type { HranaLimits } from "./limits.ts";
+import type { Encoding } from "./protocol.ts";
+import type { ServedHost } from "./served-host.ts";
+import { openSession } from "./sessions.ts";
+import { CLOSE, SocketConnection, type SocketPort } from "./socket-connection.ts";
+import { SqlStream } from "./sql-stream.ts";
+
+export interface SocketParts {
+  readonly host: ServedHost;
+  readonly limits: HranaLimits;
+  readonly json: Encoding;
+  readonly protobuf: Encoding;
+}
+
+/** Best first. */
+const PROTOCOLS = ["hrana3-protobuf", "hrana3", "hrana2", "hrana1"];
+const PATH = /^\/(?:tenants\/(\d{1,19})\/?)?(?:\?.*)?$/;
+const MAX_REASON_BYTES = 120;
+
+/** @returns what ends every connection */
+export function registerSockets(app: FastifyInstance, parts: SocketParts): () => void {
+  const { host } = parts;
+  const sockets = new WebSocketServer({
+    noServer: true,
+    maxPayload: host.limits.maxBodyBytes,
+    perMessageDeflate: false,
+    handleProtocols: (offered) => PROTOCOLS.find((name) => offered.has(name)) ?? false,
+  });
+  app.server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    const path = PATH.exec(request.url ?? "");
+    if (path === null || host.draining.aborted) return refuseUpgrade(socket, path === null ? 404 : 503);
+    if (!offersKnown(request)) return refuseUpgrade(socket, 400);
+    sockets.handleUpgrade(request, socket, head, (webSocket) => {
+      serve(webSocket, request, { ...parts, named: [path[1], tenantOfHost(request.headers.host)] });
+    });
+  });
+  return () => {
+    for (const client of sockets.clients) client.close(CLOSE.restart, "the server is going down");
+  };
+}
+
+/** Who offers nothing speaks the first version, which had no name at first. */
+function offersKnown(request: IncomingMessage): boolean {
+  const offered = request.headers["sec-websocket-protocol"];
+  return offered === undefined || offered.split(",").some((name) => PROTOCOLS.includes(name.trim()));
+}
+
+function refuseUpgrade(socket: Duplex, status: number): void {
+  socket.on("error", () => undefined);
+  socket.end(`HTTP/1.1 ${status} Refused\r\ncontent-length: 0\r\nconnection: close\r\n\r\n`);
+}
+
+function serve(
+  webSocket: WebSocket,
+  request: IncomingMessage,
+  parts: SocketParts & { readonly named: readonly (string | undefined)[] },
+): void {
+  const { host, limits, named } = parts;
+  const isBinary = webSocket.protocol === "hrana3-protobuf";
+  const origin = {
+    remoteAddress: request.socket.remoteAddress ?? "",
+    requestId: host.randomness.bytes(12).toString("base64url"),
+  };
+  const authenticate = async (jwt: string | undefined): Promise<TenantPrincipal> => {
+    const principal = requireTenant(await host.authenticate(jwt, origin), named);
+    host.holdConnection(principal, request.socket);
+    return principal;
+  };
+  const connection = new SocketConnection({
+    socket: portOf(webSocket),
+    encoding: isBinary ? parts.protobuf : parts.json,
+    limits,
+    maxUnreadBytes: host.limits.maxUnreadBytes,
+    authenticate,
+    recheck: (principal) => host.recheck(principal),
+    openStream: (principal, store) => new SqlStream(openSession(host, principal, limits), store),
+  });
+  const stopWatching = watch(webSocket, { connection, limits, idleTimeoutMs: host.limits.idleTimeoutMs });
+  webSocket.on("message", (data: Buffer, binary: boolean) => {
+    if (binary === isBinary) connection.receive(data);
+    else webSocket.close(CLOSE.unsupported, "the frame is not of the encoding that was agreed");
+  });
+  webSocket.on("error", () => webSocket.terminate());
+  webSocket.on("close", () => {
+    stopWatching();
+    void connection.end();
+  });
+}
+
+function portOf(webSocket: WebSocket): SocketPort {
+  return {
+    send: (data) => webSocket.send(data, () => undefined),
+    unreadBytes: () => webSocket.bufferedAmount,
+    pause: () => webSocket.pause(),
+    resume: () => webSocket.resume(),
+    close: (code, reason) => {
+      webSocket.close(code, reason.slice(0, MAX_REASON_BYTES));
+      // One that does not answer the closing handshake, or takes nothing at all, is cut off.
+      setTimeout(() => webSocket.terminate(), 1_000).unref();
+    },
+  };
+}
+
+/** Ends a connection that does not say hello, that is silent too long, or that takes nothing of what waits for it. */
+function watch(
+  webSocket: WebSocket,
+  about: {
+    readonly connection: SocketConnection;
+    readonly limits: HranaLimits;
+    readonly idleTimeoutMs: number;
+  },
+): () => void {
+  const { connection, limits, idleTimeoutMs } = about;
+  const hello = setTimeout(() => {
+    if (!connection.greeted) webSocket.terminate();
+  }, limits.helloTimeoutMs);
+  let isAlive = true;
+  let unread = 0;
+  const alive = (): void => {
+    isAlive = true;
+  };
+  webSocket.on("message", alive);
+  webSocket.on("pong", alive);
+  const beat = setInterval(() => {
+    const waiting = webSocket.bufferedAmount;
+    const stalled = waiting > 0 && waiting >= unread && unread > 0;
+    if (!isAlive || stalled) return webSocket.terminate();
+    isAlive = false;
+    unread = waiting;
+    webSocket.ping();
+  }, idleTimeoutMs / 2);
+  return () => {
+    clearTimeout(hello);
+    clearInterval(beat);
+  };
+}
