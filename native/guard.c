@@ -40,8 +40,11 @@ Guard *kimberlite_authenticate(sqlite3_context *context, sqlite3_value *given){
 static const int LIMITS[][2] = {
     {SQLITE_LIMIT_COLUMN, 1000}, {SQLITE_LIMIT_EXPR_DEPTH, 500}, {SQLITE_LIMIT_COMPOUND_SELECT, 500},
     {SQLITE_LIMIT_ATTACHED, 0}, {SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50000}, {SQLITE_LIMIT_VARIABLE_NUMBER, 32766},
-    {SQLITE_LIMIT_TRIGGER_DEPTH, 100}, {SQLITE_LIMIT_WORKER_THREADS, 0},
+    {SQLITE_LIMIT_TRIGGER_DEPTH, 100}, {SQLITE_LIMIT_WORKER_THREADS, 0}, {SQLITE_LIMIT_VDBE_OP, 1400000},
 };
+
+/* A rowid that nobody has: in the place of the connection's last one, it tells whether a statement inserted a row. */
+static const sqlite3_int64 NO_ROWID = -9000000000000000001;
 
 static const int SWITCHES[][2] = {
     {SQLITE_DBCONFIG_DEFENSIVE, 1}, {SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0}, {SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0},
@@ -72,14 +75,29 @@ static void enter_function(sqlite3_context *context, int argc, sqlite3_value **a
   if( g==0 ) return;
   int again = g->mode==READ && mode==READ; /* a reader stays entered from one read to the next */
   if( again ) kimberlite_disarm(g);
-  if( (g->mode!=TRUSTED && !again) || (mode!=WRITE && mode!=READ) || !kimberlite_arm(g, sqlite3_value_int(argv[2])) ){
+  if( (g->mode!=TRUSTED && !again) || mode<WRITE || mode>INSERT || !kimberlite_arm(g, sqlite3_value_int(argv[2])) ){
     refuse(context, "kimberlite: cannot enter", SQLITE_MISUSE);
     return;
   }
   g->seen = 0;
   g->filtered = 0;
   g->denied[0] = 0;
-  g->mode = mode;
+  g->asked = 0;
+  g->newest = sqlite3_next_stmt(g->db, 0);
+  g->marked = mode==INSERT;
+  g->mode = mode==INSERT ? WRITE : mode;
+  if( !g->marked ) return;
+  g->rowid = sqlite3_last_insert_rowid(g->db);
+  sqlite3_set_last_insert_rowid(g->db, NO_ROWID);
+}
+
+/* Bytes of the statements that were compiled since enter and are there still. */
+static sqlite3_int64 compiled_bytes(const Guard *g){
+  sqlite3_int64 bytes = 0;
+  for(sqlite3_stmt *s=sqlite3_next_stmt(g->db, 0); s && s!=g->newest; s=sqlite3_next_stmt(g->db, s)){
+    bytes += sqlite3_stmt_status(s, SQLITE_STMTSTATUS_MEMUSED, 0);
+  }
+  return bytes;
 }
 
 static void leave_function(sqlite3_context *context, int argc, sqlite3_value **argv){
@@ -88,8 +106,11 @@ static void leave_function(sqlite3_context *context, int argc, sqlite3_value **a
   if( g==0 || argc!=1 ) return;
   g->mode = TRUSTED;
   int expired = kimberlite_disarm(g);
+  if( g->marked && sqlite3_last_insert_rowid(g->db)==NO_ROWID ) sqlite3_set_last_insert_rowid(g->db, g->rowid);
+  g->marked = 0;
   sqlite3_db_status(g->db, SQLITE_DBSTATUS_DEFERRED_FKS, &unresolved, &highest, 0);
-  sqlite3_result_int(context, g->seen | (unresolved ? DEFERRED_FKS : 0) | (expired ? EXPIRED : 0));
+  int bits = g->seen | (unresolved ? DEFERRED_FKS : 0) | (expired ? EXPIRED : 0);
+  sqlite3_result_int64(context, bits | (g->asked ? compiled_bytes(g)<<SIZE_SHIFT : 0));
 }
 
 static void denied_function(sqlite3_context *context, int argc, sqlite3_value **argv){

@@ -22,13 +22,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TRUSTED = 0, WRITE = 1, READ = 2 };
+/* Of these INSERT is only entered: it is WRITE, and kimberlite_leave tells nobody's rowid for one of this statement. */
+enum { TRUSTED = 0, WRITE = 1, READ = 2, REPLAY = 3, INSERT = 4 };
 enum { SECRET_SIZE = 16 };
 
 /* Bits of kimberlite_leave. */
 enum {
   DEFERRED_FKS = 1, EXPIRED = 2, SCHEMA = 4, ALTER = 8, STATISTICS = 16, VTABLE = 32, ROWS = 64,
-  PRAGMA_SET = 128, SEQUENCE = 256
+  PRAGMA_SET = 128, SEQUENCE = 256, INSERTS = 512, ASKS_ROWID = 1024, SIZE_SHIFT = 16
 };
 
 /* The guard of one connection. */
@@ -38,16 +39,20 @@ struct Guard {
   sqlite3 *db;
   int references;          /* SQL functions that point here */
   int ready;               /* the secret is set */
-  int mode;                /* TRUSTED, WRITE or READ */
+  int mode;                /* TRUSTED, WRITE, READ or REPLAY: trusted, with a deadline */
   int seen;                /* bits of what was permitted since enter */
   int schema_view;         /* number of the expression that may read the schema table; 0: anybody may */
   int filtered;            /* that expression was compiled since enter */
+  int asked;               /* something was compiled since enter */
+  int marked;              /* last_insert_rowid is hidden behind NO_ROWID */
+  sqlite3_int64 rowid;     /* what it was */
+  sqlite3_stmt *newest;    /* the connection's newest statement at enter */
   unsigned char secret[SECRET_SIZE];
   char denied[201];        /* the first denial since enter */
   Source *sources;         /* what this connection offers to others */
   Guard *next, **link;     /* the watchdog's: place among the armed, while link is not 0 */
   int64_t deadline_ns;     /* the watchdog's */
-  int expired;             /* the watchdog's */
+  int expired;             /* the watchdog's; the authorizer looks at it */
 };
 
 /* The guard, if `given` is its secret; else 0 with the error set. */

@@ -39,7 +39,7 @@ static void *watch(void *unused){
     while( asleep ) pthread_cond_wait(&watch_wake, &watch_lock);
     for(Guard *g=armed; g; g=g->next){
       if( now<g->deadline_ns ) continue;
-      g->expired = 1;
+      __atomic_store_n(&g->expired, 1, __ATOMIC_RELAXED);
       sqlite3_interrupt(g->db);
     }
     pthread_mutex_unlock(&watch_lock);
@@ -65,7 +65,7 @@ static int start_watching(void){
 int kimberlite_arm(Guard *g, sqlite3_int64 deadline_ms){
   pthread_mutex_lock(&watch_lock);
   if( !watching ) watching = start_watching();
-  g->expired = 0;
+  __atomic_store_n(&g->expired, 0, __ATOMIC_RELAXED);
   if( deadline_ms>0 && watching ){
     last_armed_ns = monotonic_ns();
     g->deadline_ns = last_armed_ns+deadline_ms*1000000;
@@ -88,7 +88,7 @@ int kimberlite_disarm(Guard *g){
     g->link = 0;
   }
   int expired = g->expired;
-  g->expired = 0;
+  __atomic_store_n(&g->expired, 0, __ATOMIC_RELAXED);
   pthread_mutex_unlock(&watch_lock);
   return expired;
 }

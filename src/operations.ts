@@ -150,7 +150,7 @@ export function insertRequest(
   if (typeof table !== "string" || table === "" || table.includes("\0")) {
     throw kimberliteError("invalid_argument", "insert() takes the name of a table");
   }
-  if (typeof row !== "object" || row === null || Array.isArray(row)) {
+  if (typeof row !== "object" || row === null || Symbol.iterator in row) {
     throw kimberliteError("invalid_argument", "insert() takes a row, or an array of rows, as objects");
   }
   const columns = Object.keys(row);

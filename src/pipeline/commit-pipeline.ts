@@ -209,9 +209,8 @@ export class CommitPipeline {
     try {
       batch = await this.#executeAll(jobs);
     } catch (error) {
-      this.#undoBatch();
       for (const job of jobs) job.reject(error);
-      return;
+      return this.#undoBatch();
     }
     await this.#commit(batch);
   }
@@ -320,8 +319,8 @@ export class CommitPipeline {
       sealed = this.#seal(batch);
       await this.#makeDurable(sealed.prepared);
     } catch (error) {
-      this.#undoBatch();
-      return this.#answerUndone(batch, error);
+      this.#answerUndone(batch, error);
+      return this.#undoBatch();
     }
     this.#follow(sealed);
     failpoint("commit-before-answer");

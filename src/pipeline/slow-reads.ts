@@ -2,10 +2,10 @@
  * Reads that must not hold up the main thread: every read starts there, under a deadline of milliseconds; one that
  * does not make it is run again in a lane under its full limit, and its text is remembered as slow.
  *
- * Kept: a tenant has one slow read at a time, so that it cannot take every lane.
+ * Kept: a tenant has one slow read at a time, so that it cannot take every lane; the others wait, as many as are bounded.
  */
 import { LRUCache } from "lru-cache";
-import { KimberliteError } from "../errors.ts";
+import { KimberliteError, kimberliteError } from "../errors.ts";
 import { INLINE_VALUE_BYTES, type StatementLimits } from "../projection/connection.ts";
 import type { LaneTarget } from "../projection/lane-protocol.ts";
 import type { Lanes } from "../projection/lanes.ts";
@@ -36,6 +36,10 @@ function holdsMore(params: SqlParams | undefined, bytes: number): boolean {
 /** How long a read may hold the main thread. */
 const INLINE_LIMIT_MS = 10;
 const MAX_REMEMBERED = 64;
+const MAX_REMEMBERED_CHARS = 256 * 1024;
+/** Slow reads of a tenant that run or wait. */
+const MAX_SLOW_READS = 100;
+const RETRY_AFTER_MS = 100;
 
 export interface ReadPlace {
   readonly inline: (request: StatementRequest) => StatementResult;
@@ -45,7 +49,11 @@ export interface ReadPlace {
 export class SlowReads {
   readonly #lanes: Lanes;
   readonly #limits: StatementLimits;
-  readonly #slow: LRUCache<string, true> = new LRUCache({ max: MAX_REMEMBERED });
+  readonly #slow: LRUCache<string, true> = new LRUCache({
+    max: MAX_REMEMBERED,
+    maxSize: MAX_REMEMBERED_CHARS,
+    sizeCalculation: (_, sql) => sql.length + 1,
+  });
   #last: Promise<unknown> = Promise.resolve();
   #running = 0;
 
@@ -54,7 +62,7 @@ export class SlowReads {
     this.#limits = limits;
   }
 
-  /** Runs one read; a promise only if it went to a lane. */
+  /** Runs one read; a promise only if it went to a lane. @throws `overloaded` if too many are waiting for that */
   run(request: StatementRequest, place: ReadPlace): StatementResult | Promise<StatementResult> {
     if (this.#slow.size > 0 && this.#slow.has(request.sql)) return this.#runInLane(request, place);
     const limitMs = request.timeLimitMs ?? this.#limits.timeLimitMs;
@@ -78,6 +86,11 @@ export class SlowReads {
   }
 
   #runInLane(request: StatementRequest, place: ReadPlace): Promise<StatementResult> {
+    if (this.#running >= MAX_SLOW_READS) {
+      throw kimberliteError("overloaded", "too many slow reads of the tenant are waiting", {
+        retryAfterMs: RETRY_AFTER_MS,
+      });
+    }
     this.#running += 1;
     const run = this.#last.then(async () => {
       const target = place.target();

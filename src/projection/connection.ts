@@ -44,7 +44,8 @@ export interface ConnectionOptions {
   readonly cacheKib?: number;
   /**
    * True for statements on the main thread: a value of more than `INLINE_VALUE_BYTES` is `value_too_large` there, because
-   * no deadline reaches into one call of a function and its time grows with what it is given; a lane takes it.
+   * no deadline reaches into one call of a function and its time grows with what it is given; a lane takes it. So is a
+   * text `statement_timeout` that takes long to compile.
    */
   readonly inline?: boolean;
 }
@@ -57,6 +58,8 @@ export interface Connection {
   readonly guard: Guard;
   /** Names the expression through which tenants see the schema table without our part of it. */
   readonly schemaView: number;
+  /** On the main thread: what takes long is refused there, for a lane to do. */
+  readonly inline: boolean;
 }
 
 /**
@@ -77,7 +80,7 @@ export function openConnection(options: ConnectionOptions): Connection {
       maxValueBytes: options.inline === true ? Math.min(maxValueBytes, INLINE_VALUE_BYTES) : maxValueBytes,
       maxSqlBytes: options.limits.maxSqlBytes,
     });
-    return { db, guard, schemaView: hideSchemaTable(guard) };
+    return { db, guard, schemaView: hideSchemaTable(guard), inline: options.inline === true };
   } catch (error) {
     db?.close();
     throw fromSqlite(error, undefined);

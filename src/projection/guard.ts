@@ -18,6 +18,15 @@ import type { SqliteDatabase, SqliteStatement } from "./sqlite.ts";
 /** Which tenant SQL is compiled: anything that stays inside the database, or queries only. */
 export type GuardMode = "write" | "read";
 
+/**
+ * `insert` is `write` for a statement whose rowid is asked for: until `leave`, `last_insert_rowid` is `NO_ROWID` unless
+ * the statement inserts a row. `replay` is trusted, for a deadline alone.
+ */
+export type EnterMode = GuardMode | "insert" | "replay";
+
+/** What `last_insert_rowid` is when a statement that was entered as `insert` inserted nothing. */
+export const NO_ROWID: bigint = -9_000_000_000_000_000_001n;
+
 /** What happened between `enter` and `leave`. All but the first two tell what was compiled, not what has run. */
 export interface GuardReport {
   /** Deferred foreign keys are violated; COMMIT would fail. */
@@ -35,6 +44,12 @@ export interface GuardReport {
   /** `PRAGMA user_version` or `defer_foreign_keys` with a value. */
   readonly pragmaSet: boolean;
   readonly sequenceWrites: boolean;
+  /** INSERT or REPLACE by the statement itself. */
+  readonly inserts: boolean;
+  /** `last_insert_rowid()` is called. */
+  readonly asksRowid: boolean;
+  /** Memory of what was compiled; 0 if nothing was. */
+  readonly compiledBytes: number;
 }
 
 /** The first thing refused since `enter`, by names only. */
@@ -63,7 +78,7 @@ export interface Guard {
    * Begins to judge what is compiled. With `deadlineMs` above 0, what runs on the connection that much later is
    * interrupted (`SQLITE_INTERRUPT`, about 2 ms late) until `leave`. Forgets earlier denials.
    */
-  enter(mode: GuardMode, deadlineMs: number): void;
+  enter(mode: EnterMode, deadlineMs: number): void;
   /** Back to trusted; no interrupt comes after it returns. Every iterator of the connection must be closed. */
   leave(): GuardReport;
   /** The first refusal since `enter`, also after `leave`. */
@@ -109,7 +124,11 @@ const BITS = {
   rowWrites: 64,
   pragmaSet: 128,
   sequenceWrites: 256,
+  inserts: 512,
+  asksRowid: 1024,
 } as const;
+/** The bytes are behind the bits. */
+const BITS_END = 2 ** 16;
 
 /**
  * An interrupt may hit the entering or leaving statement itself, for a deadline that passed before. The watchdog polls
@@ -117,7 +136,7 @@ const BITS = {
  */
 const ATTEMPTS = 100;
 
-const MODES: Readonly<Record<GuardMode, number>> = { write: 1, read: 2 };
+const MODES: Readonly<Record<EnterMode, number>> = { write: 1, read: 2, replay: 3, insert: 4 };
 
 /** Deadlines come from configuration, so few differ; each gets a statement with its values bound for good. */
 const MAX_BOUND_ENTERS = 32;
@@ -182,8 +201,8 @@ class ConnectionGuard implements Guard {
     this.#configure = this.#prepare("SELECT kimberlite_config(?, ?, ?)");
   }
 
-  enter(mode: GuardMode, deadlineMs: number): void {
-    this.mode = mode;
+  enter(mode: EnterMode, deadlineMs: number): void {
+    this.mode = mode === "read" ? "read" : "write";
     const key = MODES[mode] * 2 ** 40 + deadlineMs;
     const bound = this.#boundEnters.get(key);
     if (bound === undefined) this.#enterFirst(key, MODES[mode], deadlineMs);
@@ -276,7 +295,8 @@ function parseDenial(text: string): Denial {
   return object === "" ? { action } : { action, object };
 }
 
-function decodeReport(bits: number): GuardReport {
+function decodeReport(number: number): GuardReport {
+  const bits = number % BITS_END;
   return {
     deferredViolations: (bits & BITS.deferredViolations) !== 0,
     deadlineFired: (bits & BITS.deadlineFired) !== 0,
@@ -287,6 +307,9 @@ function decodeReport(bits: number): GuardReport {
     rowWrites: (bits & BITS.rowWrites) !== 0,
     pragmaSet: (bits & BITS.pragmaSet) !== 0,
     sequenceWrites: (bits & BITS.sequenceWrites) !== 0,
+    inserts: (bits & BITS.inserts) !== 0,
+    asksRowid: (bits & BITS.asksRowid) !== 0,
+    compiledBytes: Math.floor(number / BITS_END),
   };
 }
 

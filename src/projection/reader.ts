@@ -5,10 +5,12 @@
 import { kimberliteError } from "../errors.ts";
 import { Bookkeeping } from "./bookkeeping.ts";
 import type { Connection, StatementLimits } from "./connection.ts";
+import { argumentsFor } from "./parameters.ts";
 import { fromSqlite } from "./sqlite-error.ts";
 import {
   type CompiledStatement,
   describeCompiled,
+  presented,
   StatementCache,
   type StatementDescription,
   shaped,
@@ -21,7 +23,7 @@ import {
   type Row,
   type SqlValue,
 } from "./values.ts";
-import { bindParams, limitsOf, type StatementRequest, type StatementResult } from "./writer.ts";
+import { limitsOf, parseGiven, type StatementRequest, type StatementResult } from "./writer.ts";
 
 export class ProjectionReader {
   readonly #bookkeeping: Bookkeeping;
@@ -58,9 +60,9 @@ export class ProjectionReader {
    * @throws `read_only` for a write, `result_too_large`, `invalid_sql`, `invalid_parameter`, `unsupported_sql`.
    */
   query(request: StatementRequest): StatementResult {
-    const given = request.exact === undefined ? bindParams(request) : undefined;
+    const given = parseGiven(request);
     const compiled = this.#compile(request.sql);
-    const params = given ?? bindParams(request);
+    const params = argumentsFor(given, compiled.places);
     const rows = this.#step(request, () => this.#fetch(request, compiled, params));
     return outcome(request, compiled, rows);
   }
@@ -166,9 +168,9 @@ export class ProjectionReader {
 
   /** As `query`, in bounded memory: stops at the first row past a limit instead of reading them all. */
   queryBounded(request: StatementRequest): StatementResult {
-    const given = request.exact === undefined ? bindParams(request) : undefined;
+    const given = parseGiven(request);
     const compiled = this.#compile(request.sql);
-    const params = given ?? bindParams(request);
+    const params = argumentsFor(given, compiled.places);
     const exact = request.exact !== undefined;
     const limits = limitsOf(request, this.#resultLimits);
     const statement = shaped(compiled, exact || request.arrays === true, true);
@@ -181,9 +183,11 @@ export class ProjectionReader {
 
 function outcome(
   request: StatementRequest,
-  { columns, types }: CompiledStatement,
-  rows: (Row | SqlValue[])[],
+  compiled: CompiledStatement,
+  fetched: (Row | SqlValue[])[],
 ): StatementResult {
+  const { columns, types } = compiled;
+  const rows = presented(compiled, request.exact !== undefined || request.arrays === true, fetched);
   const found = { columns, rows, rowsAffected: 0, lastInsertRowid: undefined };
   return request.exact === undefined ? found : { ...found, types };
 }

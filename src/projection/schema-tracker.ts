@@ -10,6 +10,7 @@ import type { Change, StreamBinding } from "../log/record.ts";
 import { type Bookkeeping, FIRST_USER_STREAM, OWN_TABLES, RESERVED_PREFIX } from "./bookkeeping.ts";
 import type { Capture } from "./capture.ts";
 import type { Connection } from "./connection.ts";
+import { Views } from "./expansion.ts";
 import { documentsOf, requireReplayable, settingsOf } from "./full-text.ts";
 import type { GuardReport } from "./guard.ts";
 import { Sequences } from "./sequences.ts";
@@ -185,6 +186,7 @@ export class SchemaTracker {
     }
     if (before.seen.alterTable) this.#refuseReservedNames();
     this.#version = schemaVersion(db);
+    Views.of(db).requireAll();
     this.sequences.discard();
     const tables = listTables(db);
     this.hasVirtualTables = tables.some(isVirtual);

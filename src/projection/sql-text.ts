@@ -6,6 +6,8 @@
  * one of the forms below is SQLite's to judge. Cost: one pass, whatever the text.
  */
 
+import { scanSql } from "./sql-tokens.ts";
+
 /** A statement about the session rather than the data. Names are as written, without quotes. */
 export type SessionControl =
   | { readonly kind: "begin"; readonly mode: "deferred" | "immediate" | "readonly" }
@@ -15,10 +17,6 @@ export type SessionControl =
   /** `PRAGMA foreign_keys`; `on` is absent when it asks. */
   | { readonly kind: "foreign-keys"; readonly on?: boolean };
 
-/** What is quoted or commented comes first, and names before parameters: `a$b` is a name. */
-const TOKEN =
-  /'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|\/\*[\s\S]*?(?:\*\/|$)|[\p{L}_\u0080-\uffff\d][\w$\u0080-\uffff]*|(?<place>\?\d*|[:@#][\w$\u0080-\uffff]+|\$[\w$\u0080-\uffff]+(?:::[\w$\u0080-\uffff]+)*(?:\([^\s)]*\))?)/gu;
-
 /**
  * The parameters by their index less one: the name with its prefix, or null where there is none (`?`, or a number that is
  * left out). A bare `?` is numbered one above the highest before it, as SQLite does.
@@ -26,13 +24,15 @@ const TOKEN =
 export function parameterNames(sql: string): (string | null)[] {
   const names: (string | null)[] = [];
   if (!/[?:@$#]/.test(sql)) return names;
-  for (const { groups } of sql.matchAll(TOKEN)) {
-    const place = groups?.["place"];
-    if (place === undefined) continue;
+  const known = new Set<string>();
+  scanSql(sql, (kind, start, end) => {
+    if (kind !== "variable") return;
+    const place = sql.slice(start, end);
     if (place === "?") names.push(null);
     else if (place.startsWith("?")) noteNumbered(names, place);
-    else if (!names.includes(place)) names.push(place);
-  }
+    else if (!known.has(place)) names.push(place);
+    known.add(place);
+  });
   return names;
 }
 

@@ -2,6 +2,9 @@
 import { KimberliteError, kimberliteError } from "../errors.ts";
 import { denialHint, type Guard } from "./guard.ts";
 
+/** SQLite repeats the part of the text that it does not understand, however long. */
+const MAX_MESSAGE = 300;
+
 interface SqliteErrorLike {
   readonly code: string;
   readonly message: string;
@@ -40,7 +43,7 @@ function fromCode(error: SqliteErrorLike & Error, guard: Guard | undefined, time
     return kimberliteError("disk_full", "the disk is full", { cause: error });
   if (code.startsWith("SQLITE_IOERR"))
     return kimberliteError("disk_failed", `the projection's disk failed (${code})`);
-  if (code === "SQLITE_ERROR" && /^not authorized/.test(message)) return denied(guard, message);
+  if (code === "SQLITE_ERROR" && /^not authorized/.test(message)) return denied(guard, timedOut);
   if (/^cannot VACUUM/.test(message)) {
     return kimberliteError(
       "unsupported_sql",
@@ -49,11 +52,9 @@ function fromCode(error: SqliteErrorLike & Error, guard: Guard | undefined, time
   }
   switch (code) {
     case "SQLITE_INTERRUPT":
-      return timedOut
-        ? kimberliteError("statement_timeout", "the statement ran past its time limit")
-        : kimberliteError("aborted", "the statement was interrupted");
+      return timedOut ? ranLong() : kimberliteError("aborted", "the statement was interrupted");
     case "SQLITE_AUTH":
-      return denied(guard, message);
+      return denied(guard, timedOut);
     case "SQLITE_TOOBIG":
       return kimberliteError("value_too_large", "a value or the statement's text exceeds its size limit");
     case "SQLITE_NOMEM":
@@ -73,7 +74,7 @@ function fromCode(error: SqliteErrorLike & Error, guard: Guard | undefined, time
     case "SQLITE_CANTOPEN":
       return kimberliteError("disk_failed", "the projection's file cannot be opened", { cause: error });
     default:
-      return kimberliteError("invalid_sql", message, { detail: { sqlite: code } });
+      return kimberliteError("invalid_sql", message.slice(0, MAX_MESSAGE), { detail: { sqlite: code } });
   }
 }
 
@@ -98,9 +99,16 @@ function constraint(code: string, message: string): Error {
 const WRITES =
   /^(?:INSERT|UPDATE|DELETE|ALTER_TABLE|REINDEX|ANALYZE|(?:CREATE|DROP)_(?:TABLE|INDEX|VIEW|TRIGGER))$/;
 
-function denied(guard: Guard | undefined, message: string): Error {
+function ranLong(): Error {
+  return kimberliteError("statement_timeout", "the statement ran past its time limit");
+}
+
+/** Past its deadline the guard permits nothing: that is no denial of what was asked for. */
+function denied(guard: Guard | undefined, timedOut: boolean): Error {
   const denial = guard?.denied();
-  if (guard === undefined || denial === undefined) return kimberliteError("unsupported_sql", message);
+  if (denial === undefined && timedOut) return ranLong();
+  if (guard === undefined || denial === undefined)
+    return kimberliteError("unsupported_sql", "not authorized");
   const ours = /^(?:_kimberlite|sqlite)_/i.test(denial.object ?? "");
   const code = guard.mode === "read" && WRITES.test(denial.action) && !ours ? "read_only" : "unsupported_sql";
   return kimberliteError(code, denialHint(denial, guard.mode), { detail: { action: denial.action } });

@@ -13,7 +13,9 @@ import type { Change } from "../log/record.ts";
 import { Bookkeeping, FIRST_USER_STREAM, type StreamKind } from "./bookkeeping.ts";
 import { Capture } from "./capture.ts";
 import type { Connection, StatementLimits } from "./connection.ts";
+import { NO_ROWID } from "./guard.ts";
 import { OwedKeys } from "./owed-keys.ts";
+import { argumentsFor, type ParsedParams, parseExact, parseParams } from "./parameters.ts";
 import { FOREIGN_KEYS_OFF } from "./replay.ts";
 import { Savepoints } from "./savepoints.ts";
 import { SchemaTracker } from "./schema-tracker.ts";
@@ -23,16 +25,15 @@ import {
   type CompiledStatement,
   changesSchema,
   describeCompiled,
+  presented,
   StatementCache,
   type StatementDescription,
   shaped,
 } from "./statement-cache.ts";
 import { findSubjectColumn } from "./subject-column.ts";
 import {
-  bindExact,
   collectRows,
   narrowInteger,
-  parseParams,
   type ResultLimits,
   type Row,
   type SqlParams,
@@ -67,11 +68,9 @@ export interface StatementRequest {
   readonly leftMs?: number;
 }
 
-/** What the binding takes for a request's parameters. @throws `invalid_parameter` */
-export function bindParams(request: StatementRequest): readonly unknown[] {
-  return request.exact === undefined
-    ? parseParams(request.params, request.sql)
-    : bindExact(request.exact, request.sql);
+/** A request's parameters, checked. @throws `invalid_parameter` */
+export function parseGiven({ exact, params }: StatementRequest): ParsedParams {
+  return exact === undefined ? parseParams(params) : parseExact(exact);
 }
 
 /** The limits of a request's result, on a connection with limits of its own. */
@@ -413,12 +412,12 @@ export class ProjectionWriter {
 
   #run(request: StatementRequest): StatementResult {
     if (!this.inTransaction) throw kimberliteError("transaction_closed", "the transaction was rolled back");
-    const given = request.exact === undefined ? bindParams(request) : undefined;
+    const given = parseGiven(request);
     const compiled = this.#compile(request.sql);
-    const params = given ?? bindParams(request);
+    const params = argumentsFor(given, compiled.places);
     if (changesSchema(compiled)) {
       if (request.rowsOnly === true) throw rowsOnly();
-      return this.#runSchemaChange(request, compiled);
+      return this.#runSchemaChange(request, compiled, params);
     }
     if (compiled.seen.pragmaSet) return this.#runPragma(request, compiled);
     if (compiled.seen.rowWrites || compiled.seen.sequenceWrites) this.#watchWrites();
@@ -449,7 +448,10 @@ export class ProjectionWriter {
   #step(request: StatementRequest, compiled: CompiledStatement, params: readonly unknown[]): StatementResult {
     const { guard } = this.#connection;
     const timeLimitMs = request.timeLimitMs ?? this.#limits.timeLimitMs;
-    guard.enter("write", request.leftMs === undefined ? timeLimitMs : Math.min(timeLimitMs, request.leftMs));
+    guard.enter(
+      marksRowid(compiled) ? "insert" : "write",
+      request.leftMs === undefined ? timeLimitMs : Math.min(timeLimitMs, request.leftMs),
+    );
     let result: StatementResult | undefined;
     let failure: unknown;
     try {
@@ -475,17 +477,13 @@ export class ProjectionWriter {
       const before = this.#totalChanges();
       const rows = this.#rows(request, compiled, params);
       const rowsAffected = this.#totalChanges() === before ? 0 : this.#lastChanges();
-      const result = { columns: compiled.columns, rows, rowsAffected, lastInsertRowid: this.#lastRowid() };
+      const lastInsertRowid = insertedRowid(compiled, rowsAffected, this.#lastRowid());
+      const result = { columns: compiled.columns, rows, rowsAffected, lastInsertRowid };
       return request.exact === undefined ? result : { ...result, types: compiled.types };
     }
-    // Read as a double, a rowid past 2⁵³ would be another.
-    const done = shaped(compiled, compiled.form.arrays, true).run(...params);
-    return {
-      columns: [],
-      rows: [],
-      rowsAffected: done.changes,
-      lastInsertRowid: narrowInteger(done.lastInsertRowid),
-    };
+    const done = compiled.statement.run(...params);
+    const lastInsertRowid = insertedRowid(compiled, done.changes, done.lastInsertRowid);
+    return { columns: [], rows: [], rowsAffected: done.changes, lastInsertRowid };
   }
 
   #rows(
@@ -497,15 +495,20 @@ export class ProjectionWriter {
     const exact = request.exact !== undefined;
     const arrays = exact || request.arrays === true;
     const rows = shaped(compiled, arrays, true).iterate(...params) as Iterable<Row | SqlValue[]>;
-    return collectRows(rows, limitsOf(request, { maxRows, maxBytes }), exact);
+    const found = collectRows(rows, limitsOf(request, { maxRows, maxBytes }), exact);
+    return presented(compiled, arrays, found);
   }
 
-  #runSchemaChange(request: StatementRequest, compiled: CompiledStatement): StatementResult {
+  #runSchemaChange(
+    request: StatementRequest,
+    compiled: CompiledStatement,
+    params: readonly unknown[],
+  ): StatementResult {
     this.#collect();
     this.#control.saveSchema.run();
     try {
       const change = this.#schema.beforeChange(compiled.seen);
-      const result = this.#step(request, compiled, bindParams(request));
+      const result = this.#step(request, compiled, params);
       const { changes, changed, dropped } = this.#schema.afterChange(change, request.sql);
       // Replay of a DROP TABLE runs its foreign key actions again, and could not know of a debt paid later.
       if (dropped) this.#owed.check();
@@ -611,8 +614,8 @@ export class ProjectionWriter {
     return Number(this.#statement("SELECT changes()").get());
   }
 
-  #lastRowid(): number | bigint {
-    return narrowInteger(this.#statement("SELECT last_insert_rowid()").get() as bigint);
+  #lastRowid(): bigint {
+    return this.#statement("SELECT last_insert_rowid()").get() as bigint;
   }
 
   #guarded<T>(work: () => T): T {
@@ -630,4 +633,17 @@ function isForeignKeysOff(change: Change): boolean {
 
 function rowsOnly(): Error {
   return kimberliteError("not_authorized", "changing the schema takes the role admin");
+/** A statement that asks for the last rowid itself must find it. */
+function marksRowid({ seen }: CompiledStatement): boolean {
+  return seen.inserts && !seen.asksRowid;
+}
+
+/** Rowid of the last row that the statement itself inserted; undefined if it inserted none. */
+function insertedRowid(
+  { seen }: CompiledStatement,
+  rowsAffected: number,
+  lastRowid: number | bigint,
+): number | bigint | undefined {
+  if (!seen.inserts || rowsAffected === 0 || lastRowid === NO_ROWID) return undefined;
+  return narrowInteger(lastRowid);
 }
