@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import Database from "better-sqlite3-multiple-ciphers";
 import { describe, expect, it } from "vitest";
-import { denialHint, type Guard, type GuardMode, type GuardReport, installGuard } from "./guard.ts";
+import { denialHint, type Guard, type GuardMode, type GuardReport, installGuard, NO_ROWID } from "./guard.ts";
 
 interface Guarded {
   readonly db: Database.Database;
@@ -387,17 +387,19 @@ describe("lists", () => {
 describe("report", () => {
   const bits = (sql: string, database = open()): string[] =>
     Object.entries(run(database, sql).report)
-      .filter(([, set]) => set)
+      .filter(([, set]) => set === true)
       .map(([name]) => name);
 
   it.each([
     ["SELECT * FROM patients", []],
-    ["INSERT INTO patients (name) VALUES ('x')", ["rowWrites"]],
+    ["INSERT INTO patients (name) VALUES ('x')", ["rowWrites", "inserts"]],
+    ["UPDATE patients SET name = 'x'", ["rowWrites"]],
+    ["SELECT last_insert_rowid()", ["asksRowid"]],
     ["CREATE TABLE t (a)", ["schemaChange"]],
     ["CREATE INDEX i ON patients (ward)", ["schemaChange", "analyzeOrReindex"]],
     ["ALTER TABLE patients ADD COLUMN z", ["schemaChange", "alterTable"]],
     ["ANALYZE", ["analyzeOrReindex"]],
-    ["CREATE VIRTUAL TABLE f USING fts5(a)", ["schemaChange", "virtualTable", "rowWrites"]],
+    ["CREATE VIRTUAL TABLE f USING fts5(a)", ["schemaChange", "virtualTable", "rowWrites", "inserts"]],
     ["PRAGMA user_version = 7", ["pragmaSet"]],
     ["PRAGMA user_version", []],
     ["UPDATE sqlite_sequence SET seq = 4", ["sequenceWrites"]],
@@ -409,9 +411,49 @@ describe("report", () => {
   it("tells of deferred violations", () => {
     const database = open();
     database.db.exec("CREATE TABLE c (p REFERENCES patients DEFERRABLE INITIALLY DEFERRED); BEGIN");
-    expect(bits("INSERT INTO c VALUES (99)", database)).toEqual(["deferredViolations", "rowWrites"]);
-    expect(bits("INSERT INTO patients (id) VALUES (99)", database)).toEqual(["rowWrites"]);
+    expect(bits("INSERT INTO c VALUES (99)", database)).toEqual([
+      "deferredViolations",
+      "rowWrites",
+      "inserts",
+    ]);
+    expect(bits("INSERT INTO patients (id) VALUES (99)", database)).toEqual(["rowWrites", "inserts"]);
     database.db.exec("COMMIT");
+  });
+
+  it("tells how much memory what was compiled takes, and nothing of what was there", () => {
+    const { db, guard } = open();
+    const kept = [db.prepare("SELECT 1")];
+    guard.enter("read", 0);
+    kept.push(db.prepare(`SELECT '${"x".repeat(10_000)}'`));
+    expect(guard.leave().compiledBytes).toBeGreaterThan(10_000);
+    guard.enter("read", 0);
+    expect(guard.leave().compiledBytes).toBe(0);
+    expect(kept).toHaveLength(2);
+  });
+
+  it("marks the last rowid for a statement that may insert, and gives it back", () => {
+    const { db, guard } = open();
+    db.exec("INSERT INTO patients (id) VALUES (41)");
+    const last = db.prepare("SELECT last_insert_rowid()").pluck().safeIntegers();
+    guard.enter("insert", 0);
+    expect(last.get()).toBe(NO_ROWID);
+    guard.leave();
+    expect(last.get()).toBe(41n);
+    guard.enter("insert", 0);
+    db.prepare("INSERT INTO patients (id) VALUES (42)").run();
+    guard.leave();
+    expect(last.get()).toBe(42n);
+  });
+
+  it("trusts what is replayed, and stops it at its deadline", () => {
+    const { db, guard } = open();
+    guard.enter("replay", 20);
+    expect(() =>
+      db.exec(
+        "CREATE TABLE t AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c",
+      ),
+    ).toThrow(/interrupted/);
+    expect(guard.leave().deadlineFired).toBe(true);
   });
 
   it("survives a statement of ours being compiled again in tenant mode", () => {

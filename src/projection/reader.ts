@@ -61,7 +61,7 @@ export class ProjectionReader {
    */
   query(request: StatementRequest): StatementResult {
     const given = parseGiven(request);
-    const compiled = this.#compile(request.sql);
+    const compiled = this.#compile(request);
     const params = argumentsFor(given, compiled.places);
     const rows = this.#step(request, () => this.#fetch(request, compiled, params));
     return outcome(request, compiled, rows);
@@ -69,7 +69,7 @@ export class ProjectionReader {
 
   /** What a statement that reads is; one that writes is `read_only`, also where it was only to be described. */
   describe(sql: string): StatementDescription {
-    return describeCompiled(sql, this.#compile(sql));
+    return describeCompiled(sql, this.#compile({ sql }));
   }
 
   /**
@@ -104,8 +104,11 @@ export class ProjectionReader {
     this.#connection.db.close();
   }
 
-  #compile(sql: string): CompiledStatement {
-    const compiled = this.#cache.compile(sql, this.#leaveFirst);
+  #compile({ sql, timeLimitMs }: StatementRequest): CompiledStatement {
+    const compiled = this.#cache.compile(sql, {
+      mayMove: timeLimitMs !== undefined,
+      before: this.#leaveFirst,
+    });
     if (!compiled.readOnly || !compiled.returnsRows) {
       throw kimberliteError("read_only", "query() only reads; send writes to execute()");
     }
@@ -169,7 +172,7 @@ export class ProjectionReader {
   /** As `query`, in bounded memory: stops at the first row past a limit instead of reading them all. */
   queryBounded(request: StatementRequest): StatementResult {
     const given = parseGiven(request);
-    const compiled = this.#compile(request.sql);
+    const compiled = this.#compile(request);
     const params = argumentsFor(given, compiled.places);
     const exact = request.exact !== undefined;
     const limits = limitsOf(request, this.#resultLimits);

@@ -117,16 +117,21 @@ export class StatementCache {
   }
 
   /**
-   * @param before is called when the text must be compiled, which needs the guard left.
+   * @param place `mayMove` says that a lane can do it, if it takes long here; `before` is called when the text must be
+   * compiled, which needs the guard left.
    * @throws `invalid_sql`, `unsupported_sql`, `value_too_large`, `invalid_parameter`, `statement_timeout`
    */
-  compile(sql: string, before?: () => void): CompiledStatement {
+  compile(
+    sql: string,
+    place: { readonly mayMove: boolean; readonly before?: () => void } = { mayMove: false },
+  ): CompiledStatement {
     const cached = this.#cache.get(sql);
     if (cached !== undefined) return cached;
     checkText(sql);
-    before?.();
-    this.#requireModest(sql);
-    const compiled = this.#prepareTimed(sql);
+    place.before?.();
+    const isMomentary = place.mayMove && this.#connection.inline;
+    this.#requireModest(sql, isMomentary);
+    const compiled = this.#prepareTimed(sql, isMomentary ? COMPILE_INLINE_MS : COMPILE_LIMIT_MS);
     this.#cache.set(sql, compiled);
     return compiled;
   }
@@ -137,30 +142,31 @@ export class StatementCache {
     this.#views = undefined;
   }
 
-  /** @throws `unsupported_sql`; on the main thread `statement_timeout` for a text that a lane compiles */
-  #requireModest(sql: string): void {
-    const { db, inline } = this.#connection;
-    if (inline && (sql.length > MAX_INLINE_TEXT || performance.now() < this.#laneUntilMs)) throw notHere();
+  /** @throws `unsupported_sql`, or `statement_timeout` for a text that a lane compiles */
+  #requireModest(sql: string, isMomentary: boolean): void {
+    const { db } = this.#connection;
+    if (isMomentary && (sql.length > MAX_INLINE_TEXT || performance.now() < this.#laneUntilMs))
+      throw notHere();
     this.#views ??= Views.of(db);
-    if (!this.#views.require(sql) && inline) throw notHere();
+    if (!this.#views.require(sql) && isMomentary) throw notHere();
   }
 
-  #prepareTimed(sql: string): CompiledStatement {
+  #prepareTimed(sql: string, limitMs: number): CompiledStatement {
     const startedMs = performance.now();
     try {
-      return this.#prepare(sql);
+      return this.#prepare(sql, limitMs);
     } finally {
       const tookMs = performance.now() - startedMs;
       if (tookMs > COMPILE_INLINE_MS) this.#laneUntilMs = startedMs + tookMs * LANE_SHARE;
     }
   }
 
-  #prepare(sql: string): CompiledStatement {
+  #prepare(sql: string, limitMs: number): CompiledStatement {
     const { guard, schemaView } = this.#connection;
-    let attempt = this.#attempt(sql);
+    let attempt = this.#attempt(sql, limitMs);
     if ("failure" in attempt && isSchemaTableDenial(guard.denied())) {
       const filtered = filterSchemaTable(sql, schemaView);
-      if (filtered !== undefined) attempt = this.#attempt(filtered);
+      if (filtered !== undefined) attempt = this.#attempt(filtered, limitMs);
     }
     if ("failure" in attempt) throw fromSqlite(attempt.failure, guard, attempt.seen.deadlineFired);
     const { statement, seen } = attempt;
@@ -181,9 +187,9 @@ export class StatementCache {
     };
   }
 
-  #attempt(sql: string): Attempt {
+  #attempt(sql: string, limitMs: number): Attempt {
     const { db, guard } = this.#connection;
-    guard.enter(this.#mode, this.#connection.inline ? COMPILE_INLINE_MS : COMPILE_LIMIT_MS);
+    guard.enter(this.#mode, limitMs);
     let outcome: { statement: SqliteStatement } | { failure: unknown };
     try {
       outcome = { statement: db.prepare(sql) as SqliteStatement };

@@ -63,6 +63,7 @@ export interface StatementRequest {
   readonly rowsOnly?: boolean;
   /** Rows as arrays in column order. */
   readonly arrays?: boolean;
+  /** A limit of its own: the moment that it may take on the main thread, before a lane runs it again. */
   readonly timeLimitMs?: number;
   /** Milliseconds left of the transaction that the statement belongs to: a second limit. */
   readonly leftMs?: number;
@@ -413,7 +414,7 @@ export class ProjectionWriter {
   #run(request: StatementRequest): StatementResult {
     if (!this.inTransaction) throw kimberliteError("transaction_closed", "the transaction was rolled back");
     const given = parseGiven(request);
-    const compiled = this.#compile(request.sql);
+    const compiled = this.#compile(request);
     const params = argumentsFor(given, compiled.places);
     if (changesSchema(compiled)) {
       if (request.rowsOnly === true) throw rowsOnly();
@@ -425,13 +426,13 @@ export class ProjectionWriter {
   }
 
   #describe(sql: string): StatementDescription {
-    return describeCompiled(sql, this.#compile(sql));
+    return describeCompiled(sql, this.#compile({ sql }));
   }
 
-  #compile(sql: string): CompiledStatement {
+  #compile({ sql, timeLimitMs }: StatementRequest): CompiledStatement {
     this.#owed.guard(sql);
     try {
-      const compiled = this.#cache.compile(sql);
+      const compiled = this.#cache.compile(sql, { mayMove: timeLimitMs !== undefined });
       if (compiled.seen.pragmaSet) this.#owed.noteDeferring();
       return compiled;
     } catch (error) {
