@@ -35,10 +35,11 @@ import { type OperationOptions, parseContext } from "./operations.ts";
 import type { LaneTransaction } from "./pipeline/lane-transaction.ts";
 import type { TenantEngine } from "./pipeline/tenant-engine.ts";
 import type { ErasedSubject } from "./projection/bookkeeping.ts";
+import { parseValue } from "./projection/parameters.ts";
 import { subjectCondition } from "./projection/scrub-subjects.ts";
 import { subjectOf } from "./projection/subject-value.ts";
 import { quoteName } from "./projection/tables.ts";
-import { parseParams, type SqlInput, type SqlValue } from "./projection/values.ts";
+import type { SqlInput, SqlValue } from "./projection/values.ts";
 import { rebuildWithoutErased } from "./rebuild-beside.ts";
 import { markRecorded } from "./refusals.ts";
 import { requireDisposable, retainedUntilUs } from "./retention/retention.ts";
@@ -136,7 +137,7 @@ export class SubjectErasures {
     options: EraseSubjectOptions,
   ): Promise<SubjectErasureCertificate> {
     const request = parseRequest(options);
-    const [parsed] = parseParams([value], "?") as [SqlValue];
+    const parsed: SqlValue = parseValue(value, 1);
     const form = subjectOf(parsed);
     if (form === undefined) throw kimberliteError("invalid_argument", "NULL is no subject");
     this.#node.directory.get(id);

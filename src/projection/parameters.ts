@@ -106,7 +106,8 @@ function fillPlaces(values: readonly Bound[], { count, keys }: Places): readonly
   return [...bare, byKey];
 }
 
-function parseValue(value: unknown, place: number | string): Bound {
+/** One value as it is bound. @throws `invalid_parameter` naming the place, never the value */
+export function parseValue(value: unknown, place: number | string): Bound {
   switch (typeof value) {
     case "string":
       if (!value.isWellFormed()) throw invalid(`parameter ${place} holds a lone surrogate`);

@@ -110,7 +110,7 @@ function openEmpty(limits: StatementLimits): Connection {
     db.pragma("temp_store=MEMORY");
     const { maxValueBytes, maxSqlBytes } = limits;
     const guard = installGuard(db, { maxValueBytes, maxSqlBytes });
-    return { db, guard, schemaView: hideSchemaTable(guard) };
+    return { db, guard, schemaView: hideSchemaTable(guard), inline: false };
   } catch (error) {
     db.close();
     throw error;
