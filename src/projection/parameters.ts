@@ -100,7 +100,8 @@ function fillPlaces(values: readonly Bound[], { count, keys }: Places): readonly
   for (const [index, value] of values.entries()) {
     const key = keys.get(index + 1);
     if (key === undefined) bare.push(value);
-    else if (key in byKey && byKey[key] !== value) throw invalid(`two places are called ${key}; give the values by name`);
+    else if (key in byKey && byKey[key] !== value)
+      throw invalid(`two places are called ${key}; give the values by name`);
     else byKey[key] = value;
   }
   return [...bare, byKey];

@@ -6,7 +6,6 @@
  * Out: integers are numbers when safe, else bigint; blobs are `Uint8Array`; `null` is `null`.
  */
 import { kimberliteError } from "../errors.ts";
-import { parameterNames } from "./sql-text.ts";
 
 /** A value that a column can hold. */
 export type SqlValue = null | number | bigint | string | Uint8Array;

@@ -634,6 +634,8 @@ function isForeignKeysOff(change: Change): boolean {
 
 function rowsOnly(): Error {
   return kimberliteError("not_authorized", "changing the schema takes the role admin");
+}
+
 /** A statement that asks for the last rowid itself must find it. */
 function marksRowid({ seen }: CompiledStatement): boolean {
   return seen.inserts && !seen.asksRowid;
