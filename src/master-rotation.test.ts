@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -58,6 +58,24 @@ describe("rotation of the master key", () => {
     await again.close();
     await using moved = await open("new");
     for (const id of ids) expect((await moved.keys(id)).masterKeyId).toBe(key("new").keyId);
+  });
+
+  it("is not stopped by a tenant whose keys are damaged: it names that one, and all others are moved", async () => {
+    const db = await open("old");
+    await db.close();
+    const path = join(folder, "data", "keys", "3.keys");
+    const whole = readFileSync(path);
+    writeFileSync(path, whole.subarray(0, whole.length - 5));
+    await using damaged = await open("old");
+    await expect(damaged.rotateMasterKey(key("new"))).rejects.toMatchObject({
+      code: "keys_damaged",
+      detail: { tenants: "3" },
+    });
+    await damaged.close();
+    await using moved = await open("new");
+    for (const id of ids.filter((one) => one !== TenantId(3)))
+      expect((await moved.keys(id)).masterKeyId).toBe(key("new").keyId);
+    await expect(moved.keys(TenantId(3))).rejects.toMatchObject({ code: "keys_damaged" });
   });
 });
 

@@ -153,7 +153,7 @@ static void exercise_shared(void){
 
 static void exercise(void){
   static const char *const WRONG[] = {
-      "SELECT kimberlite_setup(?1, 1, 1)", "SELECT kimberlite_enter(?1, 0, 0)", "SELECT kimberlite_enter(?1, 3, 0)",
+      "SELECT kimberlite_setup(?1, 1, 1)", "SELECT kimberlite_enter(?1, 0, 0)", "SELECT kimberlite_enter(?1, 5, 0)",
       "SELECT kimberlite_enter(?1, NULL, NULL)", "SELECT kimberlite_enter(zeroblob(16), 1, 0)",
       "SELECT kimberlite_leave(x'00')", "SELECT kimberlite_leave(NULL)", "SELECT kimberlite_leave(zeroblob(0))",
       "SELECT kimberlite_leave('0123456789abcdef')", "SELECT kimberlite_denied(7)",

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { inspect } from "node:util";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { masterKeyConformance } from "../../test/conformance/master-key.ts";
 import { NAMESPACE, VaultEmulator } from "../../test/emulators/vault.ts";
 import { filesBelow, Scratch } from "../../test/isolation/scratch.ts";
@@ -122,6 +122,14 @@ describe("Vault Transit", () => {
     const wrapped = await inside.wrap(KEY, CONTEXT);
     expect(await inside.unwrap(wrapped, CONTEXT)).toEqual(KEY);
     await expect(outside.unwrap(wrapped, CONTEXT)).rejects.toMatchObject({ code: "master_key_wrong" });
+    vi.stubEnv("VAULT_NAMESPACE", NAMESPACE);
+    try {
+      const named = await open("first");
+      expect(named.keyId).toBe(inside.keyId);
+      expect(await named.unwrap(wrapped, CONTEXT)).toEqual(KEY);
+    } finally {
+      vi.unstubAllEnvs();
+    }
   });
 
   it("opens what earlier versions of the key wrapped", async () => {

@@ -25,8 +25,8 @@ interface TransitKey extends VaultPlace {
 }
 
 /**
- * Opens the key that `vault://HOST:PORT/MOUNT/keys/NAME` (or `openbao://…`) names; `?namespace=NS` for a namespace,
- * `?tls=false` for a server without TLS. Credentials are in `options`, else in the environment: `VAULT_TOKEN`, or
+ * Opens the key that `vault://HOST:PORT/MOUNT/keys/NAME` (or `openbao://…`) names; `?namespace=NS` for a namespace
+ * (else `VAULT_NAMESPACE`), `?tls=false` for a server without TLS. Credentials are in `options`, else in the environment: `VAULT_TOKEN`, or
  * `VAULT_ROLE_ID` with `VAULT_SECRET_ID`, and `VAULT_CACERT`; `BAO_…` likewise. Costs three calls.
  *
  * @throws `invalid_argument` for another URI; `master_key_invalid` for a key of another type; `master_key_missing`,
@@ -34,7 +34,8 @@ interface TransitKey extends VaultPlace {
  * each later use does.
  */
 export async function vaultTransit(uri: string, options: VaultOptions = {}): Promise<MasterKeyProvider> {
-  const key = parseUri(uri);
+  const named = parseUri(uri);
+  const key = { ...named, namespace: named.namespace ?? fromVault("NAMESPACE") };
   const client = new VaultClient(key, { ...fromEnvironment(process.env), ...options });
   try {
     await client.begin();
@@ -159,8 +160,12 @@ function parseUri(uri: string): TransitKey {
   return { host, port: Number(port), mount, name, tls: tls === "true", namespace };
 }
 
+function fromVault(name: string, env: NodeJS.ProcessEnv = process.env): string | undefined {
+  return env[`VAULT_${name}`] ?? env[`BAO_${name}`];
+}
+
 function fromEnvironment(env: NodeJS.ProcessEnv): VaultOptions {
-  const read = (name: string): string | undefined => env[`VAULT_${name}`] ?? env[`BAO_${name}`];
+  const read = (name: string): string | undefined => fromVault(name, env);
   const [token, tokenFile, caFile] = [read("TOKEN"), read("TOKEN_FILE"), read("CACERT")];
   const [roleId, secretId] = [read("ROLE_ID"), read("SECRET_ID")];
   return {

@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 /**
  * The verifier of exports: one file, with no dependency beyond Node.js, so that it can be read in an hour, kept beside an
  * export for years, and run where nothing of Kimberlite is installed. `docs/portability.md` describes what it checks.

@@ -6,6 +6,8 @@ interface Manifest {
   readonly version: string;
   readonly dependencies: Record<string, string>;
   readonly devDependencies: Record<string, string>;
+  readonly bin: Record<string, string>;
+  readonly exports: Record<string, string | { readonly default: string }>;
 }
 
 const manifest = JSON.parse(readCheckoutFile("package.json")) as Manifest;
@@ -24,5 +26,16 @@ describe("package.json", () => {
       dependencies: manifest.dependencies,
       devDependencies: manifest.devDependencies,
     });
+  });
+
+  it("leads to the verifier of exports by name and as a command, and that needs no other file", () => {
+    const built = "dist/portability/export-verifier.js";
+    expect(manifest.bin["kimberlite-verify-export"]).toBe(built);
+    expect(manifest.exports["./export-verifier"]).toMatchObject({ default: `./${built}` });
+    const source = readCheckoutFile("src/portability/export-verifier.ts");
+    expect(source.startsWith("#!/usr/bin/env node\n")).toBe(true);
+    const imported = [...source.matchAll(/^(?:import|export) .*from "([^"]+)";$/gm)].map(([, name]) => name);
+    expect(imported.length).toBeGreaterThan(0);
+    expect(imported.filter((name) => name?.startsWith("node:") !== true)).toEqual([]);
   });
 });
