@@ -23,7 +23,7 @@ import {
   type TenantIndex,
   tenantOf,
 } from "./backup/backup-format.ts";
-import { backUpKeys, readKeyEntry } from "./backup/backup-keys.ts";
+import { backUpKeys, readKeyEntry, readSubjectEntry } from "./backup/backup-keys.ts";
 import { backUpLog } from "./backup/backup-log.ts";
 import { chooseBackup, claimPlace, installationOf, listBackups, readBackup } from "./backup/catalogue.ts";
 import { restoreLog } from "./backup/restore-log.ts";
@@ -32,6 +32,7 @@ import { type BackupPlace, openPlaces, type Places } from "./backup-places.ts";
 import type { NewTenant } from "./directory/directory.ts";
 import { KimberliteError, kimberliteError } from "./errors.ts";
 import { isoTime } from "./host/clock.ts";
+import type { CopiedSubjects } from "./keys/subject-keys.ts";
 import type { TenantKeys } from "./keys/tenant-keys.ts";
 import { isHollow, openSaltedRecords, trimmed } from "./log/block.ts";
 import { decodeRecord } from "./log/record.ts";
@@ -348,7 +349,7 @@ function isErased(node: NodeState, tenant: string): boolean {
 
 /** One after the other: of two at once into one place, the index of the earlier would name what the later removed. */
 function copyKeys(node: NodeState, keysTo: BackupTarget): Promise<number> {
-  const pathOf = (tenant: string): string => join(node.root, "keys", `${tenant}.keys`);
+  const pathOf = (file: string): string => join(node.root, "keys", file);
   return node.maintain(keysTo.uri, () =>
     backUpKeys({ disk: node.disk, pathOf }, node.keyStore.tenants().map(String), keysTo),
   );
@@ -373,7 +374,7 @@ async function rebuildFrom(node: NodeState, task: RebuildTask): Promise<void> {
   disk.removeFolder(folder);
   try {
     await restoreLog(from, wanted, { disk, folder, cut: { timeUs: until.timeUs } });
-    await withSourceKeys(node, task, async (keys) => {
+    await withSourceKeys(node, task, async (keys, subjects) => {
       const log = TenantLog.open({ tenant: source, root, folder, disk, randomness });
       try {
         const totalRecords = until.size ?? log.nextOffset;
@@ -385,6 +386,7 @@ async function rebuildFrom(node: NodeState, task: RebuildTask): Promise<void> {
         await buildTenant(node, {
           id,
           own: undefined,
+          subjects,
           turns,
           records: () => recordsOf(log, keys, totalRecords),
           onRecords: (doneRecords) => onProgress?.({ doneRecords, totalRecords }),
@@ -403,18 +405,28 @@ async function rebuildFrom(node: NodeState, task: RebuildTask): Promise<void> {
 async function withSourceKeys(
   node: NodeState,
   task: Pick<RebuildTask, "id" | "source" | "keysFrom">,
-  work: (keys: TenantKeys) => Promise<void>,
+  work: (keys: TenantKeys, subjects: CopiedSubjects | undefined) => Promise<void>,
 ): Promise<void> {
   const { source, keysFrom } = task;
   if (node.keyStore.read(source) !== undefined && node.directory.has(source))
-    return node.withKeys(source, work);
+    return node.withKeys(source, (keys) => withSubjects(keys, undefined, work));
   const entry = keysFrom === undefined ? undefined : await readKeyEntry(keysFrom, source.toString());
   if (entry === undefined) {
     throw kimberliteError("keys_missing", "neither the node nor the place of keys has the tenant's keys", {
       detail: { tenant: source },
     });
   }
-  return node.withKeysOf(source, entry, work);
+  const file = keysFrom === undefined ? undefined : await readSubjectEntry(keysFrom, source.toString());
+  return node.withKeysOf(source, entry, (keys) => withSubjects(keys, file, work));
+}
+
+function withSubjects(
+  keys: TenantKeys,
+  file: Buffer | undefined,
+  work: (keys: TenantKeys, subjects: CopiedSubjects | undefined) => Promise<void>,
+): Promise<void> {
+  if (!keys.hasSubjects) return work(keys, undefined);
+  return keys.copySubjects((copied) => work(keys, copied), file);
 }
 
 function* recordsOf(log: TenantLog, keys: TenantKeys, until: bigint): Generator<ExportedRecord, void> {

@@ -200,10 +200,10 @@ export class Kimberlite implements AsyncDisposable {
     const db = new Kimberlite(await NodeState.open(options));
     try {
       await db.#erasures.resume();
-      await db.#subjects.resume();
       await adoptRestore(db.#node, (grant) =>
         db.#granting.endLost(grant, "the node was restored from a backup"),
       );
+      await db.#subjects.resume();
       return db;
     } catch (error) {
       await db.close().catch(() => undefined);
@@ -397,7 +397,7 @@ export class Kimberlite implements AsyncDisposable {
    * start. Its tables are built from its log when it is first used.
    *
    * @throws `export_invalid` for one that is damaged, not signed by `key`, or of another tenant than `tenant`;
-   * `tenant_exists`, `tenant_erased`, `disk_full`, `aborted`, `invalid_argument`
+   * `keys_missing` without the keys of its subjects; `tenant_exists`, `tenant_erased`, `disk_full`, `aborted`, `invalid_argument`
    */
   async importTenant(directory: string, options: ImportOptions): Promise<TenantEntry> {
     const asked = { action: "tenant.import" as const, tenant: options?.as ?? options?.tenant, options };

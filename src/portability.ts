@@ -21,6 +21,7 @@ import {
   type VerifyExportOptions,
   verifyExport as verifyFiles,
 } from "./portability/export-verifier.ts";
+import { readSubjectBundle, writeSubjectBundle } from "./portability/subject-bundle.ts";
 import { refuseIfAborted, Turns } from "./portability/turns.ts";
 import { parseCallback, parseOptions, parseSignal } from "./tenant/call-options.ts";
 import type { Duration } from "./tenant/duration.ts";
@@ -36,6 +37,11 @@ import { TenantId } from "./tenant/tenant-id.ts";
 import { buildTenant, settleBuild, undoBuild } from "./tenant-building.ts";
 
 export interface ExportOptions extends GovernanceOptions {
+  /**
+   * File for the keys of the tenant's subjects, apart from the export: whoever has both reads the history of the subjects
+   * that were not erased, and can import it. An export without it has their rows as they are now, and their history sealed.
+   */
+  readonly subjectKeysTo?: string;
   readonly onProgress?: (progress: ExportProgress) => void;
   readonly signal?: AbortSignal;
 }
@@ -61,14 +67,15 @@ export async function exportTenant(
   const given = parseOptions(options);
   const onProgress = parseCallback(given.onProgress, "onProgress");
   const signal = parseSignal(given.signal);
+  const keysTo = given.subjectKeysTo === undefined ? undefined : parseKeysPath(given.subjectKeysTo, dir);
   const entry = node.directory.get(id);
   refuseIfAborted(signal);
   node.disk.makeFolder(dir);
   const event = governanceEvent(id, { action: "tenant.export", options: given });
   await node.directory.note(await auditTenant(node, id, { ...event, outcome: "began" }));
   const manifest = await node.maintain(`export ${dir}`, () =>
-    node.tenants.use(id, (engine) =>
-      writeExport({
+    node.tenants.use(id, async (engine) => {
+      const written = await writeExport({
         entry,
         presentEntry: () => node.directory.get(id),
         engine,
@@ -82,10 +89,22 @@ export async function exportTenant(
           node.directory.get(id);
           engine.requireOpen();
         },
-      }),
-    ),
+      });
+    if (keysTo !== undefined && engine.keys.hasSubjects) {
+      const place = { disk: node.disk, path: keysTo, tenant: id.toString() };
+      await engine.keys.copySubjects((copied) => writeSubjectBundle(place, copied));
+    }
+      return written;
+    }),
   );
   return toReport(id, manifest);
+}
+
+/** @throws `invalid_argument` for a file within the export */
+function parseKeysPath(path: string, dir: string): string {
+  const keysTo = parseDirectory(path);
+  if (!`${keysTo}/`.startsWith(dir.endsWith("/") ? dir : `${dir}/`)) return keysTo;
+  throw kimberliteError("invalid_argument", "the keys of subjects go to another place than the export");
 }
 
 /** What an import takes. */
@@ -99,6 +118,8 @@ export interface ImportOptions extends GovernanceOptions {
   readonly quota?: TenantQuota;
   /** As in `TenantConfig`. */
   readonly masterKey?: string;
+  /** File that `subjectKeysTo` of the export made; for a tenant with declared subjects. */
+  readonly subjectKeys?: string;
   readonly onProgress?: (progress: ImportProgress) => void;
   readonly signal?: AbortSignal;
 }
@@ -154,6 +175,11 @@ export async function importTenant(
     });
   }
   const id = given.as === undefined ? source : TenantId(given.as);
+  const { subjectKeys } = given;
+  const subjects =
+    subjectKeys === undefined
+      ? undefined
+      : readSubjectBundle(node.disk, parseDirectory(subjectKeys), manifest.tenant);
   const config = configOf(manifest, id, given);
   const about = {
     action: "tenant.import" as const,
@@ -177,6 +203,7 @@ export async function importTenant(
         id,
         records: () => readExportedRecords(node.disk, dir, manifest),
         own: config.masterKey,
+        subjects,
         turns,
         onRecords,
         check: (builtRoot) => {

@@ -64,7 +64,7 @@ async function takePlace(
 async function scrubBase(node: NodeState, id: TenantId, keys: TenantKeys): Promise<void> {
   const { disk, root } = node;
   const base = findBase({ disk, root, tenant: id });
-  if (base === undefined) return;
+  if (base === undefined || !keys.hasSubjects) return;
   const folder = projectionFolder(root, id);
   const [from, to] = [join(folder, "scrubbed.old.db"), join(folder, "scrubbed.new.db")];
   for (const left of [from, to])

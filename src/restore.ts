@@ -35,8 +35,9 @@ import { type VerifierKey, verifierKey } from "./log/signed-note.ts";
 import type { NodeState } from "./node-state.ts";
 import { requireMasterKey } from "./open-options.ts";
 import { type OperationOptions, parseContext } from "./operations.ts";
-import { projectionFolder } from "./pipeline/projection-base.ts";
+import { findBase, projectionFolder } from "./pipeline/projection-base.ts";
 import type { GrantRow } from "./sharing/grant.ts";
+import { SUBJECT_ERASURES } from "./subjects.ts";
 import { hasMethods, parseCallback, parseOptions } from "./tenant/call-options.ts";
 import { SYSTEM_TENANT, TenantId } from "./tenant/tenant-id.ts";
 import { clearBuilds } from "./tenant-building.ts";
@@ -103,7 +104,7 @@ export async function restoreNode(options: RestoreOptions): Promise<RestoreRepor
     if ((await installationOf(keysFrom, "keys")) !== installation)
       throw invalid("the keys are of another installation than the data");
     clearDestination(disk, root);
-    const keyOf = (tenant: string): string => join(root, "keys", `${tenant}.keys`);
+    const keyOf = (file: string): string => join(root, "keys", file);
     disk.makeFolder(join(root, "keys"));
     const system = SYSTEM_TENANT.toString();
     await restoreKeys(keysFrom, (tenant) => tenant === system, { disk, pathOf: keyOf });
@@ -204,6 +205,12 @@ async function restoreOne(
   const folder = logFolder(root, tenantOf(wanted.tenant));
   const projections = projectionFolder(root, tenantOf(wanted.tenant));
   const bytes = await restoreLog(from, wanted, { disk, folder, projections, cut: { timeUs } });
+  // What a trimmed tenant's tables begin with may have rows of subjects that were erased since.
+  if (findBase({ disk, root, tenant: tenantOf(wanted.tenant) }) !== undefined) {
+    disk.makeFolder(join(root, SUBJECT_ERASURES));
+    disk.open(join(root, SUBJECT_ERASURES, wanted.tenant), "create").close();
+    disk.syncFolder(join(root, SUBJECT_ERASURES));
+  }
   disk.syncFolder(join(folder, ".."));
   return bytes;
 }

@@ -33,6 +33,7 @@ import { decodeRecord } from "./log/record.ts";
 import type { NodeState } from "./node-state.ts";
 import { type OperationOptions, parseContext } from "./operations.ts";
 import type { LaneTransaction } from "./pipeline/lane-transaction.ts";
+import { findBase } from "./pipeline/projection-base.ts";
 import type { TenantEngine } from "./pipeline/tenant-engine.ts";
 import type { ErasedSubject } from "./projection/bookkeeping.ts";
 import { parseValue } from "./projection/parameters.ts";
@@ -76,7 +77,8 @@ interface Found {
   readonly subject: Buffer;
 }
 
-const MARKS = "subject-erasures";
+/** Folder with the name of each tenant that is looked at when the node starts. */
+export const SUBJECT_ERASURES = "subject-erasures";
 
 /** @throws as `Kimberlite.declareSubject` */
 export async function declareSubject(
@@ -157,7 +159,7 @@ export class SubjectErasures {
 
   /** Finishes what a crash interrupted. One that still cannot be finished is tried again at the next start. */
   async resume(): Promise<void> {
-    for (const name of this.#node.disk.list(join(this.#node.root, MARKS))) {
+    for (const name of this.#node.disk.list(join(this.#node.root, SUBJECT_ERASURES))) {
       const id = TenantId(name);
       const state = this.#node.directory.has(id) ? this.#node.directory.entry(id).state : "erased";
       if (state.startsWith("eras")) this.#removeMark(id);
@@ -264,7 +266,9 @@ export class SubjectErasures {
   async #finish(id: TenantId): Promise<SubjectErasureCertificate[]> {
     // What the log says was erased has no key any more: opening the tenant has seen to that.
     const open = await this.#node.tenants.use(id, uncertified);
-    if (open.length > 0) await rebuildWithoutErased(this.#node, id);
+    // The base of a trimmed tenant may have come back from a backup, from before.
+    if (open.length > 0 || findBase({ ...this.#node, tenant: id }) !== undefined)
+      await rebuildWithoutErased(this.#node, id);
     failpoint("subject-after-rebuild");
     const certificates = await this.#node.tenants.use(id, (engine) => this.#certify(engine, open));
     failpoint("subject-after-certificate");
@@ -317,7 +321,7 @@ export class SubjectErasures {
 
   #putMark(id: TenantId): void {
     const { disk, root } = this.#node;
-    const folder = join(root, MARKS);
+    const folder = join(root, SUBJECT_ERASURES);
     if (!disk.has(folder)) {
       disk.makeFolder(folder);
       disk.syncFolder(root);
@@ -327,7 +331,7 @@ export class SubjectErasures {
   }
 
   #removeMark(id: TenantId): void {
-    this.#node.disk.removeFile(join(this.#node.root, MARKS, id.toString()));
+    this.#node.disk.removeFile(join(this.#node.root, SUBJECT_ERASURES, id.toString()));
   }
 }
 

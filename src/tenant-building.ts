@@ -9,12 +9,15 @@ import type { AuditEvent } from "./audit/audit-event.ts";
 import { recordAudit } from "./audit/audit-stream.ts";
 import { KimberliteError, kimberliteError } from "./errors.ts";
 import { failpoint } from "./host/failpoint.ts";
+import type { CopiedSubjects } from "./keys/subject-keys.ts";
 import type { TenantKeys } from "./keys/tenant-keys.ts";
 import { LogBuilder } from "./log/log-builder.ts";
+import type { LogRecord } from "./log/record.ts";
 import { logFolder } from "./log/segment.ts";
 import type { NodeState } from "./node-state.ts";
 import type { ExportedRecord } from "./portability/export-reader.ts";
 import { importRecords } from "./portability/import-log.ts";
+import { SubjectsSeen } from "./portability/subjects-seen.ts";
 import type { Turns } from "./portability/turns.ts";
 import { TenantId } from "./tenant/tenant-id.ts";
 
@@ -25,6 +28,8 @@ export interface BuildTask {
   readonly records: () => Iterable<ExportedRecord>;
   /** URI of the tenant's own master key. */
   readonly own: string | undefined;
+  /** Keys of the subjects whose rows are in the records. */
+  readonly subjects?: CopiedSubjects | undefined;
   readonly turns: Turns;
   readonly onRecords: (done: bigint) => void;
   /** Throws if that is not the Merkle root that must come out. */
@@ -83,7 +88,10 @@ async function buildLog(node: NodeState, keys: TenantKeys, task: BuildTask): Pro
   const builder = new LogBuilder({ ...node.logOptions(task.id), folder });
   try {
     const { key, version: dekVersion } = keys.current;
-    await importRecords(task.records(), { ...task, builder, key, dekVersion });
+    const seen = new SubjectsSeen();
+    const onRecord = (record: LogRecord): void => seen.note(record);
+    await importRecords(task.records(), { ...task, builder, key, dekVersion, onRecord });
+    if (seen.any) await keys.makeSubjectRoot(seen.resolve(task.subjects));
     task.check(builder.root());
   } finally {
     builder.close();

@@ -9,24 +9,27 @@ import type { BackupTarget } from "./target.ts";
 
 const INDEX = "keys.json";
 
-/** Name of each tenant's entry, by its id. */
+/** Name of each tenant's entry, by its id, and of the keys of its subjects, by `<id>.subjects`. */
 type KeyIndex = Record<string, string>;
+
+const SUBJECTS = ".subjects";
 
 /** @returns entries that were written */
 export async function backUpKeys(
-  place: { readonly disk: Disk; readonly pathOf: (tenant: string) => string },
+  place: { readonly disk: Disk; readonly pathOf: (file: string) => string },
   tenants: readonly string[],
   target: BackupTarget,
 ): Promise<number> {
   const before = await readIndex(target);
   const after: KeyIndex = {};
   let written = 0;
-  for (const tenant of tenants) {
-    const bytes = place.disk.readFile(place.pathOf(tenant));
+  for (const entry of tenants.flatMap((tenant) => [tenant, tenant + SUBJECTS])) {
+    const bytes = place.disk.readFile(place.pathOf(fileOf(entry)));
     if (bytes === undefined) continue;
-    const name = `keys/${tenant}-${sha256(bytes).slice(0, 32)}.keys`;
-    after[tenant] = name;
-    if (before[tenant] === name) continue;
+    const kind = entry.endsWith(SUBJECTS) ? SUBJECTS : ".keys";
+    const name = `keys/${tenantIn(entry)}-${sha256(bytes).slice(0, 32)}${kind}`;
+    after[entry] = name;
+    if (before[entry] === name) continue;
     await target.put(name, bytes);
     written += 1;
   }
@@ -51,14 +54,14 @@ export async function backUpKeys(
 export async function restoreKeys(
   from: BackupTarget,
   wanted: (tenant: string) => boolean,
-  into: { readonly disk: Disk; readonly pathOf: (tenant: string) => string },
+  into: { readonly disk: Disk; readonly pathOf: (file: string) => string },
 ): Promise<void> {
-  for (const [tenant, name] of Object.entries(await readIndex(from))) {
-    if (!wanted(tenant)) continue;
+  for (const [entry, name] of Object.entries(await readIndex(from))) {
+    if (!wanted(tenantIn(entry))) continue;
     const bytes = await from.get(name);
     if (bytes === undefined || !name.includes(sha256(bytes).slice(0, 32)))
       throw invalid(`${name} is not what was backed up`);
-    await into.disk.replaceFile(into.pathOf(tenant), bytes);
+    await into.disk.replaceFile(into.pathOf(fileOf(entry)), bytes);
   }
 }
 
@@ -70,7 +73,7 @@ export async function readKeyEntries(from: BackupTarget): Promise<ReadonlySet<st
     if (bytes === undefined || !name.includes(sha256(bytes).slice(0, 32)))
       throw invalid(`${name} is not what was backed up`);
   }
-  return new Set(entries.map(([tenant]) => tenant));
+  return new Set(entries.map(([entry]) => tenantIn(entry)));
 }
 
 /** One tenant's entry; undefined if there is none. */
@@ -79,13 +82,28 @@ export async function readKeyEntry(from: BackupTarget, tenant: string): Promise<
   return name === undefined ? undefined : from.get(name);
 }
 
+/** The keys of one tenant's subjects, as their file has them; undefined if there are none. */
+export function readSubjectEntry(from: BackupTarget, tenant: string): Promise<Buffer | undefined> {
+  return readKeyEntry(from, tenant + SUBJECTS);
+}
+
+function tenantIn(entry: string): string {
+  return entry.endsWith(SUBJECTS) ? entry.slice(0, -SUBJECTS.length) : entry;
+}
+
+function fileOf(entry: string): string {
+  return entry.endsWith(SUBJECTS) ? entry : `${entry}.keys`;
+}
+
 async function readIndex(from: BackupTarget): Promise<KeyIndex> {
   const bytes = await from.get(INDEX);
   if (bytes === undefined) return {};
   const parsed = parseJson(bytes) as KeyIndex;
   const sane = Object.entries(parsed).every(
-    ([tenant, name]) =>
-      /^[0-9]+$/.test(tenant) && typeof name === "string" && name.startsWith(`keys/${tenant}-`),
+    ([entry, name]) =>
+      /^[0-9]+(?:\.subjects)?$/.test(entry) &&
+      typeof name === "string" &&
+      name.startsWith(`keys/${tenantIn(entry)}-`),
   );
   if (!sane) throw invalid("the index of keys is not one");
   return parsed;

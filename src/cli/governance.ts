@@ -198,7 +198,8 @@ function describe(certificate: ErasureCertificate, path: string): string {
   ].join("\n");
 }
 
-function reserve(path: string): number {
+/** Makes a new file for a certificate. @throws `destination_exists`, `invalid_argument` */
+export function reserve(path: string): number {
   try {
     return openSync(path, "wx", 0o600);
   } catch (cause) {

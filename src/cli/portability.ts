@@ -13,15 +13,17 @@ import { withoutInternals } from "./tenant.ts";
 interface ExportFlags extends RecordedOptions {
   readonly tenant: TenantId;
   readonly out: string;
+  readonly subjectKeys?: string;
 }
 
 export async function exportTenant(options: ExportFlags): Promise<undefined> {
-  const { tenant, out } = options;
+  const { tenant, out, subjectKeys } = options;
   const progress = startProgress("export");
   try {
     const report = await withInstallation(installationPaths(options.dir), (db) =>
       db.exportTenant(tenant, out, {
         ...recorded(options),
+        ...(subjectKeys === undefined ? {} : { subjectKeysTo: subjectKeys }),
         onProgress: ({ doneRecords, totalRecords }) =>
           progress.update(Number(doneRecords), Number(totalRecords)),
       }),
@@ -45,10 +47,11 @@ interface ImportFlags extends RecordedOptions {
   readonly tenant?: TenantId;
   readonly as?: TenantId;
   readonly masterKey?: string;
+  readonly subjectKeys?: string;
 }
 
 export async function importTenant(directory: string, options: ImportFlags): Promise<undefined> {
-  const { key, tenant, as, masterKey } = options;
+  const { key, tenant, as, masterKey, subjectKeys } = options;
   const progress = startProgress("import");
   try {
     const entry = await withInstallation(installationPaths(options.dir), (db) =>
@@ -57,6 +60,7 @@ export async function importTenant(directory: string, options: ImportFlags): Pro
         ...recorded(options),
         ...(tenant === undefined ? {} : { tenant }),
         ...(as === undefined ? {} : { as }),
+        ...(subjectKeys === undefined ? {} : { subjectKeys }),
         ...(masterKey === undefined ? {} : { masterKey: keptUri(masterKey) }),
         onProgress: ({ phase, done, total }) =>
           progress.update(phase === "verify" ? done / 2 : (total + done) / 2, total),

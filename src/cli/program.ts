@@ -69,6 +69,7 @@ function makeProgram(ended: (exitCode: number) => void): Command {
   addTokenCommands(program, ended);
   addGovernanceCommands(program, define, ended);
   addSharingCommands(program, ended);
+  addSubjectCommands(program, ended);
   addPortabilityCommands(define);
   addBackupCommands(program, define, ended);
   inheritSettings(program);
@@ -350,6 +351,7 @@ function addGovernanceCommands(program: Command, define: Define, ended: (exitCod
     .addOption(new Option("--limit <count>", "at most so many").argParser(parseWhole));
 }
 
+<<<<<<< HEAD
 function addSharingCommands(program: Command, ended: (exitCode: number) => void): void {
   const define = definer(
     program.command("grant").description("let another tenant read a table or stream"),
@@ -390,6 +392,36 @@ function addSharingCommands(program: Command, ended: (exitCode: number) => void)
     .requiredOption("--grant <id>", "the grant")
     .addOption(new Option("--first <offset>", "the first event that is wanted").argParser(parseWhole))
     .addOption(new Option("--limit <count>", "at most so many").argParser(parseWhole));
+=======
+function addSubjectCommands(program: Command, ended: (exitCode: number) => void): void {
+  const load = () => import("./subject.ts");
+  const subject = definer(
+    program.command("subject").description("persons within a tenant who can be erased alone"),
+    ended,
+  );
+  subject(
+    "declare",
+    "say which column of an empty table says whose a row is",
+    async () => (await load()).declare,
+  )
+    .addOption(tenantOption())
+    .requiredOption("--table <name>", "the table, which has no rows yet")
+    .requiredOption("--column <name>", "the column, which keeps its name from then on")
+    .option("--reason <text>", "why; it is recorded");
+  subject("list", "list declarations and erasures", async () => (await load()).list).addOption(
+    tenantOption(),
+  );
+  subject("erase", "erase one person with all history, and certify it", async () => (await load()).erase)
+    .addOption(tenantOption())
+    .requiredOption("--subject <value>", "what the declared columns have of that person")
+    .option("--number", "the value is a number")
+    .requiredOption("--reason <text>", "why; it is recorded, so name a request and not the person")
+    .requiredOption("--certificate <file>", "new file for the signed certificate")
+    .option("--override-retention", "also what is younger than its retention, in governance mode");
+  subject("verify", "check a certificate of a subject's erasure", async () => (await load()).verify)
+    .argument("<file>", "the certificate")
+    .requiredOption("--key <vkey>", "`key verifier` of the installation that erased");
+>>>>>>> 15e934c (Subjects leave and come back: keys apart in exports and backups, erased ones stay erased; kimberlite subject)
 }
 
 function addPortabilityCommands(define: Define): void {
@@ -401,6 +433,7 @@ function addPortabilityCommands(define: Define): void {
   )
     .addOption(tenantOption())
     .requiredOption("--out <directory>", "new, empty, or one to go on with")
+    .option("--subject-keys <file>", "the keys of its subjects, apart: with both, their history is read")
     .option("--reason <text>", "why; it is recorded");
   define("import", "bring an exported tenant into this installation", async () => {
     return (await load()).importTenant;
@@ -409,6 +442,7 @@ function addPortabilityCommands(define: Define): void {
     .requiredOption("--key <vkey>", "`key verifier` of the installation that exported it")
     .option("--tenant <id>", "refuse an export of another tenant", TenantId)
     .option("--as <id>", "its id here, unless it is to be the same", TenantId)
+    .option("--subject-keys <file>", "the keys of its subjects, which the export wrote apart")
     .option("--master-key <uri>", "a master key of its own")
     .option("--reason <text>", "why; it is recorded");
 }

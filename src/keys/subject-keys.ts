@@ -55,6 +55,12 @@ export interface SubjectKey {
   readonly key: KeyObject;
 }
 
+/** Keys of subjects on their way to another tenant, or another installation: the root in clear, the slots wrapped under it. */
+export interface CopiedSubjects {
+  readonly root: Buffer;
+  readonly slots: Buffer;
+}
+
 export class SubjectKeys {
   readonly #options: Omit<SubjectKeysOptions, "root">;
   readonly #hashKey: Buffer;
@@ -78,7 +84,7 @@ export class SubjectKeys {
     this.#options = rest;
     this.#hashKey = derive(root, "subject-hash");
     this.#wrapKey = derive(root, "subject-wrap");
-    this.#slots = readSlots(options);
+    this.#slots = parseSubjectFile(options.tenant, options.disk.readFile(options.path));
     this.#count = this.#slots.length / SLOT_BYTES;
     this.#durable = this.#count;
     for (let slot = 0; slot < this.#count; slot += 1) this.#enter(slot);
@@ -272,10 +278,13 @@ export async function createSubjectFile(
   await place.disk.replaceFile(place.path, Buffer.concat([head, slots]));
 }
 
-/** Whole slots; what a crash left of one at the end is left out, for no record names it. */
-function readSlots({ tenant, path, disk }: SubjectKeysOptions): Buffer {
+/**
+ * Whole slots; what a crash left of one at the end is left out, for no record names it.
+ *
+ * @throws `keys_missing` without a file, `keys_damaged`, `format_too_new`
+ */
+export function parseSubjectFile(tenant: TenantId, bytes: Buffer | undefined): Buffer {
   const detail = { tenant };
-  const bytes = disk.readFile(path);
   if (bytes === undefined) {
     throw kimberliteError("keys_missing", "the keys of the tenant's subjects are not in the key store", {
       detail,
@@ -294,6 +303,21 @@ function readSlots({ tenant, path, disk }: SubjectKeysOptions): Buffer {
   }
   const whole = bytes.length - (bytes.length % SLOT_BYTES);
   return bytes.subarray(SLOT_BYTES, whole);
+}
+
+/** Names in slots, hex. */
+export function subjectsIn(slots: Buffer): Set<string> {
+  const names = new Set<string>();
+  for (let at = 0; at < slots.length; at += SLOT_BYTES)
+    names.add(slots.toString("hex", at, at + SUBJECT_BYTES));
+  return names;
+}
+
+/** Slots that say of subjects that they were erased. */
+export function erasedSlots(names: readonly string[]): Buffer {
+  const slots = Buffer.alloc(names.length * SLOT_BYTES);
+  for (const [index, name] of names.entries()) slots.write(name, index * SLOT_BYTES, "hex");
+  return slots;
 }
 
 /** Name, time and hash: a wrapped key that was moved to another slot does not open. */

@@ -27,7 +27,7 @@ import type { MasterKeyProvider } from "./master-key.ts";
 import { OpenKeys, type SigningPair } from "./open-keys.ts";
 import { Serial } from "./serial.ts";
 import { encodeStoredKeys, type StoredKeys } from "./stored-keys.ts";
-import type { SubjectKeys } from "./subject-keys.ts";
+import { type CopiedSubjects, parseSubjectFile, type SubjectKeys } from "./subject-keys.ts";
 import { namingTenant } from "./tenant-error.ts";
 import { freshKey } from "./wrapping.ts";
 
@@ -173,13 +173,13 @@ export class TenantKeys {
    *
    * @throws `disk_full`, `disk_failed`: asked again it is finished
    */
-  async makeSubjectRoot(copied?: { readonly root: Buffer; readonly slots: Uint8Array }): Promise<void> {
+  async makeSubjectRoot(copied?: Partial<CopiedSubjects>): Promise<void> {
     this.#refuseIfClosed();
     await this.#rotations.run(async () => {
       if (this.hasSubjects) return;
       const { tenant, store, randomness, clock } = this.#options;
       const root = freshKey(randomness);
-      copied?.root.copy(root);
+      copied?.root?.copy(root);
       // Its file first: an entry that names a root has one.
       await store.createSubjects(tenant, copied?.slots);
       await this.#commit((present) => ({
@@ -190,9 +190,21 @@ export class TenantKeys {
     });
   }
 
-  /** A copy of the subject root, which the caller zeroes. @throws `keys_missing` */
-  subjectRoot(): Buffer {
-    return Buffer.from(this.#keys.subjectRoot ?? this.#noSubjects());
+  /**
+   * Lends what another tenant needs to read the rows of this one's subjects, for as long as the work lasts; with `file` the
+   * keys of subjects that it holds.
+   *
+   * @throws `keys_missing`, `keys_damaged`
+   */
+  async copySubjects<T>(work: (copied: CopiedSubjects) => Promise<T>, file?: Buffer): Promise<T> {
+    const slots =
+      file === undefined ? this.subjects.copySlots() : parseSubjectFile(this.#options.tenant, file);
+    const root = Buffer.from(this.#keys.subjectRoot ?? this.#noSubjects());
+    try {
+      return await work({ root, slots });
+    } finally {
+      root.fill(0);
+    }
   }
 
   #openSubjects(): SubjectKeys {

@@ -339,6 +339,6 @@ function openPresent(
 }
 
 function removeSnapshots(disk: Disk, folder: string): void {
-  const left = /^(?:at-|scrubbed\.)/;
+  const left = /^(?:at-|scrubbed\.|rebuilt\.)/;
   for (const name of disk.list(folder)) if (left.test(name)) disk.removeFile(join(folder, name));
 }
