@@ -1,7 +1,7 @@
 /** A hospital whose patients are subjects, and one of them who will be erased. */
 import { type Kimberlite, TenantId } from "../../src/index.ts";
 
-export const A = TenantId(1);
+export const A: TenantId = TenantId(1);
 export const REASON: { readonly reason: string; readonly actor: string } = {
   reason: "request 4711",
   actor: "dpo",
