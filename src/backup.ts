@@ -409,7 +409,7 @@ async function withSourceKeys(
 ): Promise<void> {
   const { source, keysFrom } = task;
   if (node.keyStore.read(source) !== undefined && node.directory.has(source))
-    return node.withKeys(source, (keys) => withSubjects(keys, undefined, work));
+    return node.withKeys(source, (keys) => keys.copySubjects((copied) => work(keys, copied)));
   const entry = keysFrom === undefined ? undefined : await readKeyEntry(keysFrom, source.toString());
   if (entry === undefined) {
     throw kimberliteError("keys_missing", "neither the node nor the place of keys has the tenant's keys", {
@@ -417,16 +417,7 @@ async function withSourceKeys(
     });
   }
   const file = keysFrom === undefined ? undefined : await readSubjectEntry(keysFrom, source.toString());
-  return node.withKeysOf(source, entry, (keys) => withSubjects(keys, file, work));
-}
-
-function withSubjects(
-  keys: TenantKeys,
-  file: Buffer | undefined,
-  work: (keys: TenantKeys, subjects: CopiedSubjects | undefined) => Promise<void>,
-): Promise<void> {
-  if (!keys.hasSubjects) return work(keys, undefined);
-  return keys.copySubjects((copied) => work(keys, copied), file);
+  return node.withKeysOf(source, entry, (keys) => keys.copySubjects((copied) => work(keys, copied), file));
 }
 
 function* recordsOf(log: TenantLog, keys: TenantKeys, until: bigint): Generator<ExportedRecord, void> {

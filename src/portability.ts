@@ -90,7 +90,7 @@ export async function exportTenant(
           engine.requireOpen();
         },
       });
-    if (keysTo !== undefined && engine.keys.hasSubjects) {
+    if (keysTo !== undefined) {
       const place = { disk: node.disk, path: keysTo, tenant: id.toString() };
       await engine.keys.copySubjects((copied) => writeSubjectBundle(place, copied));
     }

@@ -191,12 +191,13 @@ export class TenantKeys {
   }
 
   /**
-   * Lends what another tenant needs to read the rows of this one's subjects, for as long as the work lasts; with `file` the
-   * keys of subjects that it holds.
+   * Lends what another tenant needs to read the rows of this one's subjects, if it has any, for as long as the work lasts;
+   * with `file` the keys of subjects that it holds.
    *
    * @throws `keys_missing`, `keys_damaged`
    */
-  async copySubjects<T>(work: (copied: CopiedSubjects) => Promise<T>, file?: Buffer): Promise<T> {
+  async copySubjects<T>(work: (copied: CopiedSubjects | undefined) => Promise<T>, file?: Buffer): Promise<T> {
+    if (!this.hasSubjects) return work(undefined);
     const slots =
       file === undefined ? this.subjects.copySlots() : parseSubjectFile(this.#options.tenant, file);
     const root = Buffer.from(this.#keys.subjectRoot ?? this.#noSubjects());

@@ -17,11 +17,13 @@ interface Bundle {
   readonly slots: string;
 }
 
-/** Writes the file whole, for its owner's eyes. @throws `disk_full`, `disk_failed` */
+/** Writes the file whole, for its owner's eyes; none where there are no keys. @throws `disk_full`, `disk_failed` */
 export async function writeSubjectBundle(
   place: { readonly disk: Disk; readonly path: string; readonly tenant: string },
-  { root, slots }: CopiedSubjects,
+  copied: CopiedSubjects | undefined,
 ): Promise<void> {
+  if (copied === undefined) return;
+  const { root, slots } = copied;
   const { tenant } = place;
   const bundle: Bundle = {
     format: FORMAT,
