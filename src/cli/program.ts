@@ -1,4 +1,8 @@
-/** The commands and their options. What each does is in the file of its name; what exists is listed here and nowhere else. */
+/**
+ * The commands and their options. What each does is in the file of its name; what exists is listed here and nowhere else.
+ *
+ * Over 500 lines because it is one list.
+ */
 import { readFileSync } from "node:fs";
 import { Command, CommanderError, Option } from "commander";
 import { TenantId } from "../tenant/tenant-id.ts";
@@ -351,7 +355,6 @@ function addGovernanceCommands(program: Command, define: Define, ended: (exitCod
     .addOption(new Option("--limit <count>", "at most so many").argParser(parseWhole));
 }
 
-<<<<<<< HEAD
 function addSharingCommands(program: Command, ended: (exitCode: number) => void): void {
   const define = definer(
     program.command("grant").description("let another tenant read a table or stream"),
@@ -392,7 +395,8 @@ function addSharingCommands(program: Command, ended: (exitCode: number) => void)
     .requiredOption("--grant <id>", "the grant")
     .addOption(new Option("--first <offset>", "the first event that is wanted").argParser(parseWhole))
     .addOption(new Option("--limit <count>", "at most so many").argParser(parseWhole));
-=======
+}
+
 function addSubjectCommands(program: Command, ended: (exitCode: number) => void): void {
   const load = () => import("./subject.ts");
   const subject = definer(
@@ -421,7 +425,6 @@ function addSubjectCommands(program: Command, ended: (exitCode: number) => void)
   subject("verify", "check a certificate of a subject's erasure", async () => (await load()).verify)
     .argument("<file>", "the certificate")
     .requiredOption("--key <vkey>", "`key verifier` of the installation that erased");
->>>>>>> 15e934c (Subjects leave and come back: keys apart in exports and backups, erased ones stay erased; kimberlite subject)
 }
 
 function addPortabilityCommands(define: Define): void {

@@ -64,7 +64,8 @@ export interface CopiedSubjects {
 export class SubjectKeys {
   readonly #options: Omit<SubjectKeysOptions, "root">;
   readonly #hashKey: Buffer;
-  readonly #wrapKey: Buffer;
+  /** A cipher made from a Buffer costs several times as much. */
+  readonly #wrapKey: KeyObject;
   readonly #byName: SlotIndex = new SlotIndex({ at: 0, bytes: SUBJECT_BYTES, slotBytes: SLOT_BYTES });
   readonly #byHash: SlotIndex = new SlotIndex({ at: HASH_AT, bytes: HASH_BYTES, slotBytes: SLOT_BYTES });
   readonly #cache: Map<string, KeyObject> = new Map();
@@ -83,7 +84,9 @@ export class SubjectKeys {
     const { root, ...rest } = options;
     this.#options = rest;
     this.#hashKey = derive(root, "subject-hash");
-    this.#wrapKey = derive(root, "subject-wrap");
+    const wrapKeyBytes = derive(root, "subject-wrap");
+    this.#wrapKey = createSecretKey(wrapKeyBytes);
+    wrapKeyBytes.fill(0);
     this.#slots = parseSubjectFile(options.tenant, options.disk.readFile(options.path));
     this.#count = this.#slots.length / SLOT_BYTES;
     this.#durable = this.#count;
@@ -195,7 +198,6 @@ export class SubjectKeys {
   close(): void {
     this.#closed = true;
     this.#hashKey.fill(0);
-    this.#wrapKey.fill(0);
     this.#cache.clear();
   }
 
@@ -216,7 +218,7 @@ export class SubjectKeys {
     hash.copy(bytes, HASH_AT);
     const binding = bindingOf(bytes);
     wrapKey({ key, wrappingKey: this.#wrapKey, binding, randomness }).copy(bytes, WRAPPED_AT);
-    key.fill(0);
+    this.#keep(subject.toString("latin1"), key);
     this.#count += 1;
     this.#enter(slot);
     return slot;
@@ -231,6 +233,11 @@ export class SubjectKeys {
     this.#refuseIfClosed();
     const raw = unwrapKey({ wrapped, wrappingKey: this.#wrapKey, binding: bindingOf(bytes) });
     if (raw === undefined) throw this.#damaged("a subject's key does not open");
+    return this.#keep(name, raw);
+  }
+
+  /** Zeroes what it is given. */
+  #keep(name: string, raw: Buffer): KeyObject {
     const key = createSecretKey(raw);
     raw.fill(0);
     if (this.#cache.size >= MAX_CACHED) {
