@@ -90,10 +90,10 @@ export async function exportTenant(
           engine.requireOpen();
         },
       });
-    if (keysTo !== undefined) {
-      const place = { disk: node.disk, path: keysTo, tenant: id.toString() };
-      await engine.keys.copySubjects((copied) => writeSubjectBundle(place, copied));
-    }
+      if (keysTo !== undefined) {
+        const place = { disk: node.disk, path: keysTo, tenant: id.toString() };
+        await engine.keys.copySubjects((copied) => writeSubjectBundle(place, copied));
+      }
       return written;
     }),
   );
