@@ -41,9 +41,9 @@ export async function backUpKeys(
     for (const name of stale) await target.remove(name);
     changed = false;
     // Asked after the last write: what was destroyed meanwhile is not left there.
-    for (const tenant of Object.keys(after)) {
-      if (place.disk.readFile(place.pathOf(tenant)) !== undefined) continue;
-      delete after[tenant];
+    for (const entry of Object.keys(after)) {
+      if (place.disk.readFile(place.pathOf(fileOf(entry))) !== undefined) continue;
+      delete after[entry];
       changed = true;
     }
   } while (changed);
