@@ -1,3 +1,8 @@
+/**
+ * The guard's rules one by one: what tenants' SQL may name, what is reported, how a connection is set.
+ *
+ * Over 500 lines because everything that the authorizer can be asked has its row.
+ */
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";

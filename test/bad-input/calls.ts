@@ -102,6 +102,7 @@ export const CALLS: readonly Call[] = [
   ),
   call("revokeAccess", () => ["no such grant", { reason: "over", actor: "me" }], undefined),
   call("describeGrant", ({ tenant }) => [tenant, "no such grant"]),
+  call("session", ({ tenant }) => [tenant, { actor: "me" }]),
   call("sharedSession", ({ tenant }) => [tenant, "no such grant", { actor: "me" }]),
   call("listGrants", ({ tenant }) => [tenant]),
   call("queryShared", ({ tenant, stream }) => [

@@ -189,6 +189,10 @@ describe("the script", () => {
       "backup",
       "backups",
       "restoreTenant",
+      "createOperatorKey",
+      "listOperatorKeys",
+      "revokeOperatorKey",
+      "authenticator",
     ]);
     expect(methodsOf(Kimberlite).filter((method) => !nodes.has(method) && !called.has(method))).toEqual([]);
     expect(CALLS.length).toBeGreaterThan(20);
