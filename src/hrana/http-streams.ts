@@ -34,6 +34,8 @@ export interface HttpStreamParts {
   readonly limits: HranaLimits;
   readonly clock: Clock;
   readonly randomness: Randomness;
+  /** Asked for every stream between its requests, so that what it holds ends with its credential. @throws `unauthenticated` */
+  readonly recheck: (principal: TenantPrincipal) => void;
 }
 
 export class HttpStreams {
@@ -114,8 +116,18 @@ export class HttpStreams {
   #closeIdle(): void {
     const now = this.#parts.clock.monotonicMs();
     for (const kept of this.#streams.values()) {
-      const isIdle = kept.secret !== undefined && now - kept.idleSinceMs > this.#parts.limits.streamIdleMs;
-      if (isIdle) void this.#end(kept);
+      if (kept.secret === undefined) continue;
+      const isIdle = now - kept.idleSinceMs > this.#parts.limits.streamIdleMs;
+      if (isIdle || !this.#stands(kept.principal)) void this.#end(kept);
+    }
+  }
+
+  #stands(principal: TenantPrincipal): boolean {
+    try {
+      this.#parts.recheck(principal);
+      return true;
+    } catch {
+      return false;
     }
   }
 
@@ -131,10 +143,13 @@ export class HttpStreams {
 }
 
 function parseBaton(baton: string): [string, Buffer] {
-  const dot = baton.indexOf(".");
-  const secret = Buffer.from(baton.slice(dot + 1, dot + 1 + BATON_CHARACTERS), "base64url");
-  if (dot < 0 || baton.length > BATON_CHARACTERS + 16 || secret.length !== SECRET_BYTES) throw batonInvalid();
-  return [baton.slice(0, dot), secret];
+  if (baton.length > BATON_CHARACTERS + 16) throw batonInvalid();
+  const [id = "", text = ""] = baton.split(".");
+  const secret = Buffer.from(text, "base64url");
+  // One secret has one spelling: the last character has bits that do not count.
+  if (secret.length !== SECRET_BYTES || `${id}.${secret.toString("base64url")}` !== baton)
+    throw batonInvalid();
+  return [id, secret];
 }
 
 /** The same tenant, actor and rights; its credential may be a newer one. */

@@ -16,7 +16,12 @@ export function registerHrana(
 ): void {
   const bounds = { ...HRANA_LIMITS, ...limits };
   const { clock, randomness, draining } = host;
-  const streams = new HttpStreams({ limits: bounds, clock, randomness });
+  const streams = new HttpStreams({
+    limits: bounds,
+    clock,
+    randomness,
+    recheck: (principal) => host.recheck(principal),
+  });
   const json = jsonEncoding(bounds);
   const protobuf = protobufEncoding(bounds);
   const closeSockets = registerSockets(app, { host, limits: bounds, json, protobuf });

@@ -198,6 +198,9 @@ describe("batons", () => {
     const opened = await run(["BEGIN", "DELETE FROM t"], undefined, token);
     served.revoke(token);
     expect((await run(["COMMIT"], opened.body.baton, token)).status).toBe(401);
+    // Its transaction ends long before its time.
+    const next = await run(["BEGIN IMMEDIATE", "ROLLBACK"]);
+    expect(next.body.results?.map(({ type }) => type)).toEqual(["ok", "ok"]);
     const other = await run(["SELECT 1"]);
     await served.db.suspendTenant(TenantId(1));
     const refused = await run(["SELECT 1"], other.body.baton);

@@ -206,4 +206,33 @@ describe("leaving and coming back", () => {
     expect(await restored.query(A, sql)).toEqual([{ id: 2 }, { id: 3 }]);
     await expectNowhere(restored, into, A, ALICES);
   });
+
+  it("a backup of a trimmed tenant from before the erasure restores nobody who was erased", async () => {
+    await using scratch = new Scratch();
+    const db = await scratch.open();
+    await fill(db);
+    const before = new Date(Date.now() + 1);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    await db.execute(A, "INSERT INTO patients VALUES (7, 'later', 'x')");
+    await db.trimTenant(A, { before, reason: "old" });
+    const [to, keysTo] = [
+      `file:${join(scratch.folder, "backup-data")}`,
+      `file:${join(scratch.folder, "backup-keys")}`,
+    ];
+    const first = await db.backup({ to, keysTo });
+    await db.eraseSubject(A, ALICE, REASON);
+    await db.backup({ to, keysTo });
+    await db.close();
+    await using into = new Scratch();
+    fs.copyFileSync(scratch.masterKeyPath, into.masterKeyPath);
+    const masterKey = masterKeyFile(into.masterKeyPath);
+    await restoreNode({ from: to, keysFrom: keysTo, dataDir: into.dataDir, masterKey, backup: first.id });
+    const restored = await into.open();
+    expect(await restored.query(A, "SELECT id FROM patients ORDER BY id")).toEqual([
+      { id: 2 },
+      { id: 3 },
+      { id: 7 },
+    ]);
+    await expectNowhere(restored, into, A, ALICES);
+  });
 });
