@@ -48,7 +48,7 @@ void execute(sqlite3 *db, const char *sql){
 int call(sqlite3 *db, const char *sql, int *result){
   sqlite3_stmt *statement = 0;
   int rc = sqlite3_prepare_v2(db, sql, -1, &statement, 0);
-  if( rc==SQLITE_INTERRUPT ) return rc; /* a deadline may fall into a compilation */
+  if( rc==SQLITE_INTERRUPT || rc==SQLITE_AUTH ) return rc; /* a deadline may fall into a compilation */
   if( rc!=SQLITE_OK ) fail("%s: %s", sql, sqlite3_errmsg(db));
   sqlite3_bind_blob(statement, 1, SECRET, sizeof SECRET, SQLITE_STATIC);
   rc = sqlite3_step(statement);
@@ -201,7 +201,8 @@ static void *one_thread(void *endless){
       enter(db, 2, endless ? 3 : 10000);
       int rc = call(db, endless ? ENDLESS : "SELECT 1", 0);
       int expired = leave(db) & 2;
-      if( endless ? rc!=SQLITE_INTERRUPT || !expired : rc!=SQLITE_ROW || expired ) fail("thread: %d %d", rc, expired);
+      int stopped = rc==SQLITE_INTERRUPT || rc==SQLITE_AUTH;
+      if( endless ? !stopped || !expired : rc!=SQLITE_ROW || expired ) fail("thread: %d %d", rc, expired);
     }
     if( endless ) enter(db, 2, 1);
     sqlite3_close(db);
