@@ -7,6 +7,7 @@ import { type ErrorCode, kimberliteError } from "./errors.ts";
 import type { MasterKeyProvider } from "./keys/master-key.ts";
 import { createMasterKeyFile } from "./keys/master-key-file.ts";
 import { openMasterKey } from "./keys/master-key-uri.ts";
+import type { Kimberlite } from "./kimberlite.ts";
 import { Duration } from "./tenant/duration.ts";
 import { TenantId } from "./tenant/tenant-id.ts";
 
@@ -61,7 +62,39 @@ const codeOf = (work: Promise<unknown>): Promise<string> =>
     (error: { code: string }) => error.code,
   );
 
+const accesses = async (db: Kimberlite): Promise<unknown[]> =>
+  (await db.listTenants()).map(({ keyAccess }) => keyAccess);
+
 describe("a tenant's own master key", () => {
+  it("is told to be accessible as its holder answered last, without being asked for it", async () => {
+    await using scratch = new Scratch();
+    const kms = new Switched();
+    const options = { openMasterKey: kms.open };
+    const db = await scratch.open(options);
+    await db.createTenant({ id: A, name: "A", masterKey: ownKey(scratch) });
+    await db.createTenant({ id: B, name: "B" });
+    await db.execute(A, "CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    expect(await accesses(db)).toEqual(["available", undefined]);
+    await db.close();
+    kms.refusal = "master_key_denied";
+    const again = await scratch.open(options);
+    const asked = kms.asked;
+    expect(await accesses(again)).toEqual(["unknown", undefined]);
+    expect(kms.asked).toBe(asked);
+    // A tenant that is not open has its answer from whoever asks for it.
+    expect(await codeOf(again.query(A, "SELECT * FROM t"))).toBe("master_key_denied");
+    expect(await accesses(again)).toEqual(["withdrawn", undefined]);
+    // That nobody can be reached is no answer.
+    kms.refusal = "master_key_unreachable";
+    expect(await codeOf(again.query(A, "SELECT * FROM t"))).toBe("master_key_unreachable");
+    expect(await accesses(again)).toEqual(["withdrawn", undefined]);
+    kms.refusal = undefined;
+    expect(await codeOf(again.query(A, "SELECT * FROM t"))).toBe("served");
+    expect(await accesses(again)).toEqual(["available", undefined]);
+    await again.eraseTenant(A, { reason: "over" });
+    expect(await accesses(again)).toEqual([undefined, undefined]);
+  });
+
   it("wraps its KEK, in the place of the node's, also after a restart", async () => {
     await using scratch = new Scratch();
     const masterKey = ownKey(scratch);
@@ -100,8 +133,12 @@ describe("a tenant's own master key", () => {
       expect(kept).toEqual({ n: 1 });
       expect(await codeOf(db.query(A, "SELECT * FROM t"))).toBe(refusal);
       expect(await codeOf(db.checkpoint(A))).toBe(refusal);
+      expect(await accesses(db)).toEqual(["withdrawn", undefined]);
+      expect(await codeOf(db.describeTenant(A))).toBe(refusal);
       kms.refusal = undefined;
       await until(async () => (await codeOf(db.query(A, "SELECT * FROM t"))) === "served");
+      expect(await accesses(db)).toEqual(["available", undefined]);
+      expect((await db.describeTenant(A)).keyAccess).toBe("available");
       expect((await db.verifyTenant(A)).ok).toBe(true);
       expect((await db.query(A, "SELECT count(*) AS n FROM t"))[0]?.["n"]).toBeGreaterThanOrEqual(1);
       const node = await Array.fromAsync(db.nodeAudit());

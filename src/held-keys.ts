@@ -8,20 +8,13 @@
 import { auditTenant, type GovernanceOptions, governanceEvent } from "./administration.ts";
 import type { AuditEvent } from "./audit/audit-event.ts";
 import type { DirectoryEntry } from "./directory/catalogue.ts";
-import { type ErrorCode, KimberliteError } from "./errors.ts";
+import type { KimberliteError } from "./errors.ts";
+import { isKeyRefusal } from "./keys/key-answers.ts";
 import { proveMaster } from "./master-rotation.ts";
 import type { NodeState } from "./node-state.ts";
-import { parseMasterKeyUri, type TenantEntry } from "./tenant/tenant-config.ts";
+import { type KeyAccess, parseMasterKeyUri, type TenantEntry } from "./tenant/tenant-config.ts";
 import type { TenantId } from "./tenant/tenant-id.ts";
 
-/** What a key's holder says, as against what stands between us and the key. */
-const REFUSALS: ReadonlySet<ErrorCode> = new Set([
-  "master_key_denied",
-  "master_key_disabled",
-  "master_key_pending_deletion",
-  "master_key_missing",
-  "master_key_wrong",
-]);
 /** A frozen tenant that is asked for again and again asks its key this often at most. */
 const THAW_MS = 1_000;
 
@@ -51,6 +44,15 @@ export class HeldKeys {
     throw frozen.error;
   }
 
+  /** What is told of a tenant's entry: with what its own key's holder answered last. Asks nobody. */
+  withAccess<Entry extends TenantEntry>(entry: Entry): Entry {
+    if (entry.masterKey === undefined || entry.state.startsWith("eras")) return entry;
+    const keyAccess: KeyAccess = this.#frozen.has(entry.id)
+      ? "withdrawn"
+      : this.#node.keyAnswers.last(entry.id);
+    return { ...entry, keyAccess };
+  }
+
   /** Asks the key of every tenant that holds one and is open or frozen. */
   async check(): Promise<void> {
     const { directory, tenants } = this.#node;
@@ -74,11 +76,11 @@ export class HeldKeys {
   }
 
   async #askNow(tenant: TenantId): Promise<void> {
-    const { masters, keyStore: store } = this.#node;
+    const { masters, keyStore: store, keyAnswers } = this.#node;
     try {
-      await masters.prove({ tenant, store }, this.#node.heldBy(tenant));
+      await keyAnswers.noting(tenant, () => masters.prove({ tenant, store }, this.#node.heldBy(tenant)));
     } catch (error) {
-      if (error instanceof KimberliteError && REFUSALS.has(error.code)) await this.#freeze(tenant, error);
+      if (isKeyRefusal(error)) await this.#freeze(tenant, error);
       return;
     }
     if (!this.#frozen.has(tenant)) return;
@@ -130,6 +132,7 @@ export function moveTenantKey(
     // Both are in the catalogue while the KEK is under either.
     const held = own === undefined ? { masterKey: former } : { masterKey: own, formerMasterKey: former };
     await changes.changeMasterKeys(held, event);
+    node.keyAnswers.forget(id);
     await tenants.use(id, (engine) => engine.keys.rewrapUnder(to));
     return changes.changeMasterKeys({ masterKey: own });
   });

@@ -116,6 +116,7 @@ export type { DeclaredSubject, EraseSubjectOptions, SubjectDeclaration } from ".
 export { Duration } from "./tenant/duration.ts";
 export { Region } from "./tenant/region.ts";
 export type {
+  KeyAccess,
   LegalHold,
   RetentionMode,
   TenantConfig,

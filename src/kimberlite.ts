@@ -228,14 +228,21 @@ export class Kimberlite implements AsyncDisposable {
     const given = parseOptions(page);
     const limit = parseCount(given.limit ?? 1_000, { name: "limit", min: 1, max: MAX_PAGE });
     const after = given.after === undefined ? undefined : TenantId(given.after);
-    return this.#open().directory.list({ after, limit });
+    const entries = this.#open().directory.list({ after, limit });
+    return entries.map((entry) => this.#held.withAccess(entry));
   }
 
-  /** Opens the tenant if it is cold. @throws `tenant_not_found` */
+  /**
+   * Opens the tenant if it is cold.
+   *
+   * @throws `tenant_not_found`; the refusal of the tenant's own master key while its access is withdrawn, which
+   * `listTenants` tells as well
+   */
   async describeTenant(id: TenantId): Promise<TenantDescription> {
     const entry = this.#open().directory.get(TenantId(id));
+    this.#held.requireThawed(entry.id);
     return this.#node.tenants.use(entry.id, (engine) => {
-      const { hasLog: _, ...known } = entry;
+      const { hasLog: _, ...known } = this.#held.withAccess(entry);
       const { totalBytes, nextOffset } = engine.log.head;
       const { firstOffset } = engine;
       return {

@@ -17,6 +17,7 @@ import { Grants } from "./directory/grants.ts";
 import { assert, kimberliteError } from "./errors.ts";
 import type { Disk } from "./host/disk.ts";
 import type { Randomness } from "./host/randomness.ts";
+import { KeyAnswers } from "./keys/key-answers.ts";
 import { KeyStore } from "./keys/key-store.ts";
 import type { MasterKeyRing } from "./keys/master-key-ring.ts";
 import { rewrapTenant } from "./keys/rewrap-tenant.ts";
@@ -62,6 +63,7 @@ export class NodeState {
   readonly lanes: Lanes;
   readonly sweep: SettleSweep;
   readonly masters: MasterKeyRing;
+  readonly keyAnswers: KeyAnswers = new KeyAnswers();
   readonly keyCacheMs: number;
   readonly jwksPolicy: JwksPolicy;
   readonly randomness: Randomness;
@@ -204,6 +206,7 @@ export class NodeState {
     this.#gates.delete(tenant);
     this.#toRebuild.delete(tenant);
     this.masters.forget(tenant);
+    this.keyAnswers.forget(tenant);
     for (const keys of this.#lent.get(tenant) ?? []) keys.close();
     this.credentials.forget(tenant);
   }
@@ -322,7 +325,9 @@ export class NodeState {
 
   async #openTenant(tenant: TenantId): Promise<TenantEngine> {
     const entry = this.directory.requireNotErasing(tenant);
-    const keys = await this.masters.load(this.#keyOptions(tenant), this.heldBy(tenant));
+    const own = this.heldBy(tenant);
+    const load = (): Promise<TenantKeys> => this.masters.load(this.#keyOptions(tenant), own);
+    const keys = await (own.length === 0 ? load() : this.keyAnswers.noting(tenant, load));
     try {
       await finishReencryption({ ...this, tenant }, keys);
       const segments = listSegments(this.disk, logFolder(this.root, tenant));

@@ -47,6 +47,7 @@ export async function listTenants(options: GlobalOptions): Promise<undefined> {
   if (options.json === true) return void console.log(toJson(entries.map(withoutInternals)));
   if (entries.length === 0)
     return void console.log("no tenants yet; make one with: kimberlite tenant create");
+  const held = entries.some(({ masterKey }) => masterKey !== undefined);
   const rows = entries.map((entry) => [
     entry.id,
     entry.name,
@@ -55,15 +56,21 @@ export async function listTenants(options: GlobalOptions): Promise<undefined> {
     formatRetention(entry.retentionMs),
     formatQuota(entry.quota),
     formatTime(entry.createdAtUs),
+    ...(held ? [entry.masterKey === undefined ? "the node's" : `its own, ${entry.keyAccess ?? ""}`] : []),
   ]);
-  console.log(renderTable(["id", "name", "region", "state", "retention", "quota", "created"], rows));
+  const columns = ["id", "name", "region", "state", "retention", "quota", "created"];
+  console.log(renderTable(held ? [...columns, "master key"] : columns, rows));
 }
 
 export async function describeTenant(id: TenantId, options: GlobalOptions): Promise<undefined> {
-  const description = await open(options, async (db) => ({
-    ...(await db.describeTenant(id)),
-    refusedErasures: await db.refusedErasures(id),
-  }));
+  const description = await open(options, async (db) => {
+    try {
+      return { ...(await db.describeTenant(id)), refusedErasures: await db.refusedErasures(id) };
+    } catch (error) {
+      if (options.json !== true) await tellRefused(db, id);
+      throw error;
+    }
+  });
   if (options.json === true) return void console.log(toJson(description));
   const refused = description.refusedErasures.map(
     ({ refusedAtUs, actor, reason, code }): [string, string] => [
@@ -74,22 +81,41 @@ export async function describeTenant(id: TenantId, options: GlobalOptions): Prom
   console.log(renderTable(["tenant", String(id)], [...describe(description), ...refused]));
 }
 
+/** Of a tenant whose own master key refused, what is known without its keys. */
+async function tellRefused(db: Kimberlite, id: TenantId): Promise<void> {
+  const before = id === 1n ? {} : { after: TenantId(id - 1n) };
+  const [entry] = await db.listTenants({ ...before, limit: 1 });
+  if (entry?.id === id && entry.keyAccess === "withdrawn")
+    console.log(renderTable(["tenant", String(id)], describeEntry(entry)));
+}
+
 /** What is known of a tenant, a line each. */
 export function describe(description: TenantDescription): [string, string][] {
   const { quota, logBytes, projectionBytes } = description;
   return [
-    ["name", description.name],
-    ["region", description.region],
-    ["state", description.state],
-    ["created", formatTime(description.createdAtUs)],
-    ["retention", `${formatRetention(description.retentionMs)}, ${description.retentionMode} mode`],
-    ["legal holds", description.legalHolds.map(({ name }) => escapeLine(name)).join(", ") || "none"],
-    ["master key", description.masterKey ?? "the node's"],
+    ...describeEntry(description),
     ["records", description.size.toLocaleString("en-US")],
     ["log", used(logBytes, quota.maxLogBytes)],
     ["SQL database", used(projectionBytes, quota.maxProjectionBytes)],
     ["operations", formatRates(quota)],
   ];
+}
+
+function describeEntry(entry: TenantEntry): [string, string][] {
+  return [
+    ["name", entry.name],
+    ["region", entry.region],
+    ["state", entry.state],
+    ["created", formatTime(entry.createdAtUs)],
+    ["retention", `${formatRetention(entry.retentionMs)}, ${entry.retentionMode} mode`],
+    ["legal holds", entry.legalHolds.map(({ name }) => escapeLine(name)).join(", ") || "none"],
+    ["master key", formatMasterKey(entry)],
+  ];
+}
+
+function formatMasterKey({ masterKey, keyAccess }: TenantEntry): string {
+  if (masterKey === undefined) return "the node's";
+  return keyAccess === undefined ? masterKey : `${masterKey}, access ${keyAccess}`;
 }
 
 export async function suspendTenant(id: TenantId, options: RecordedOptions): Promise<undefined> {

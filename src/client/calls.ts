@@ -114,6 +114,7 @@ export interface Calls {
           readonly maxConcurrentOps?: number;
         };
         readonly masterKey?: string;
+        readonly keyAccess?: "available" | "withdrawn" | "unknown";
         readonly state: "active" | "suspended" | "erasing" | "erased";
         readonly createdAtUs: string;
       }[];
@@ -159,6 +160,7 @@ export interface Calls {
         readonly maxConcurrentOps?: number;
       };
       readonly masterKey?: string;
+      readonly keyAccess?: "available" | "withdrawn" | "unknown";
       readonly state: "active" | "suspended" | "erasing" | "erased";
       readonly createdAtUs: string;
     };
@@ -186,6 +188,7 @@ export interface Calls {
         readonly maxConcurrentOps?: number;
       };
       readonly masterKey?: string;
+      readonly keyAccess?: "available" | "withdrawn" | "unknown";
       readonly state: "active" | "suspended" | "erasing" | "erased";
       readonly createdAtUs: string;
       readonly size: string;
@@ -220,6 +223,7 @@ export interface Calls {
         readonly maxConcurrentOps?: number;
       };
       readonly masterKey?: string;
+      readonly keyAccess?: "available" | "withdrawn" | "unknown";
       readonly state: "active" | "suspended" | "erasing" | "erased";
       readonly createdAtUs: string;
     };
@@ -250,6 +254,7 @@ export interface Calls {
         readonly maxConcurrentOps?: number;
       };
       readonly masterKey?: string;
+      readonly keyAccess?: "available" | "withdrawn" | "unknown";
       readonly state: "active" | "suspended" | "erasing" | "erased";
       readonly createdAtUs: string;
     };
@@ -289,6 +294,7 @@ export interface Calls {
         readonly maxConcurrentOps?: number;
       };
       readonly masterKey?: string;
+      readonly keyAccess?: "available" | "withdrawn" | "unknown";
       readonly state: "active" | "suspended" | "erasing" | "erased";
       readonly createdAtUs: string;
     };
@@ -323,6 +329,7 @@ export interface Calls {
         readonly maxConcurrentOps?: number;
       };
       readonly masterKey?: string;
+      readonly keyAccess?: "available" | "withdrawn" | "unknown";
       readonly state: "active" | "suspended" | "erasing" | "erased";
       readonly createdAtUs: string;
     };
@@ -737,6 +744,7 @@ export interface Calls {
         readonly maxConcurrentOps?: number;
       };
       readonly masterKey?: string;
+      readonly keyAccess?: "available" | "withdrawn" | "unknown";
       readonly state: "active" | "suspended" | "erasing" | "erased";
       readonly createdAtUs: string;
     };
@@ -856,6 +864,7 @@ export interface Calls {
         readonly maxConcurrentOps?: number;
       };
       readonly masterKey?: string;
+      readonly keyAccess?: "available" | "withdrawn" | "unknown";
       readonly state: "active" | "suspended" | "erasing" | "erased";
       readonly createdAtUs: string;
     };

@@ -78,6 +78,11 @@ const ENTRY = {
   legalHolds: Type.Array(LegalHoldSchema),
   quota: QuotaSchema,
   masterKey: Type.Optional(Type.String({ description: "URI of the tenant's own master key" })),
+  keyAccess: Type.Optional(
+    Type.Union([Type.Literal("available"), Type.Literal("withdrawn"), Type.Literal("unknown")], {
+      description: "what the holder of the tenant's own master key answered last",
+    }),
+  ),
   state: Type.Union([
     Type.Literal("active"),
     Type.Literal("suspended"),

@@ -39,6 +39,12 @@ export interface TenantConfig {
 /** As in S3 Object Lock. */
 export type RetentionMode = "governance" | "compliance";
 
+/**
+ * What the holder of a tenant's own master key answered when the node last asked: `withdrawn` if it was refused, and so is
+ * the tenant; `unknown` if the node has not asked since it started.
+ */
+export type KeyAccess = "available" | "withdrawn" | "unknown";
+
 /** `erasing` and `erased` are for ever. */
 export type TenantState = "active" | "suspended" | "erasing" | "erased";
 
@@ -63,6 +69,8 @@ export interface TenantEntry {
   readonly quota: TenantQuota;
   /** The tenant's own master key; absent if the node's wraps its KEK. */
   readonly masterKey?: string;
+  /** Told of a tenant with a master key of its own, where tenants are listed and described. */
+  readonly keyAccess?: KeyAccess;
   readonly state: TenantState;
   /** Microseconds since 1970-01-01T00:00:00Z. */
   readonly createdAtUs: bigint;
@@ -84,7 +92,7 @@ const CONFIG_FIELDS = new Set(["id", "name", "region", "retention", "retentionMo
  */
 export function parseTenantConfig(
   config: TenantConfig,
-): Omit<TenantEntry, "state" | "createdAtUs" | "legalHolds"> {
+): Omit<TenantEntry, "state" | "createdAtUs" | "legalHolds" | "keyAccess"> {
   requireObject(config, "the tenant's configuration");
   for (const field of Object.keys(config)) {
     if (!CONFIG_FIELDS.has(field))
