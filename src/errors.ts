@@ -96,6 +96,7 @@ export type ErrorCode =
   | "grant_ended"
   | "grant_unavailable"
   | "runtime_unsupported"
+  | "unsupported"
   | "route_not_found"
   | "method_not_allowed"
   | "media_type_unsupported"
@@ -344,6 +345,12 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
     500,
     13,
     "This Node.js, platform or native extension cannot run Kimberlite.",
+  ),
+  unsupported: row(
+    "reject",
+    501,
+    2,
+    "The command or option works on a directory alone, and not over a server.",
   ),
   route_not_found: row("reject", 404, 5, "The server has nothing at this path."),
   method_not_allowed: row(

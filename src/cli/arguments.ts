@@ -5,9 +5,17 @@ import type { SqlInput, SqlParams } from "../projection/values.ts";
 import { Duration } from "../tenant/duration.ts";
 import type { TenantQuota } from "../tenant/tenant-config.ts";
 
+/** A server, and the credential that is shown to it. */
+export interface ServerAddress {
+  readonly url: string;
+  readonly token: string;
+}
+
 /** Options that every command takes. */
 export interface GlobalOptions {
   readonly dir: string;
+  /** Instead of the directory. */
+  readonly server?: ServerAddress;
   readonly json?: boolean;
   /** Who asks, for the record; the account that runs the command unless given. */
   readonly actor?: string;

@@ -19,12 +19,16 @@ import {
   parseWhole,
 } from "./arguments.ts";
 import { reportFailure } from "./failure.ts";
+import { placedOptions } from "./server-option.ts";
 
 /** Where a command's own code is loaded from when it runs, so that help and errors cost nothing. */
 type Handler = (...given: never[]) => Promise<number | undefined>;
 
 const NOTES = `
 Data are in DIR/data, the master key is DIR/master.key: keep a copy of the key elsewhere, without it nothing can be read.
+
+With --url (or KIMBERLITE_URL) and --token (KIMBERLITE_TOKEN) sql and shell work over a server; --dir overrules the
+environment. A token on a command line can be seen by other accounts of the machine: put it into the environment.
 
 With --json a command writes JSON to stdout (sql: one object a statement, one a line) and errors as JSON to stderr.
 Integers past 2^53 are strings, blobs are {"base64": "…"}, infinities the strings "Infinity" and "-Infinity"; of two
@@ -56,6 +60,14 @@ function makeProgram(ended: (exitCode: number) => void): Command {
     .description("A multi-tenant database: one encrypted, provable log per tenant, and SQL over it.")
     .version(packageVersion(), "--version", "print the version")
     .option("--dir <dir>", "the installation's directory", "./kimberlite")
+    .addOption(
+      new Option("--url <url>", "a server in the place of the directory: sql and shell").env(
+        "KIMBERLITE_URL",
+      ),
+    )
+    .addOption(
+      new Option("--token <token>", "the API key or JWT that the server is shown").env("KIMBERLITE_TOKEN"),
+    )
     .option("--json", "machine-readable output")
     .option("--actor <name>", "who asks, as it is recorded; cli:ACCOUNT unless given")
     .helpOption("--help", "show help")
@@ -90,8 +102,8 @@ function definer(parent: Command, ended: (exitCode: number) => void): Define {
       .description(description)
       .action(async (...given: unknown[]) => {
         const command = given.at(-1) as Command;
+        const values = [...given.slice(0, -2), placedOptions(command)];
         const handler = await load();
-        const values = [...given.slice(0, -2), command.optsWithGlobals()];
         ended((await handler(...(values as never[]))) ?? 0);
       });
 }
@@ -176,13 +188,13 @@ function addTenantCommands(program: Command, ended: (exitCode: number) => void):
 function addSqlCommands(define: Define): void {
   define("sql", "run SQL", async () => (await import("./sql.ts")).sql)
     .argument("[sql]", "one statement or several; begin it with -- on its own if it starts with a dash")
-    .addOption(tenantOption())
+    .addOption(placedTenantOption())
     .addOption(momentOption())
     .option("--file <file>", "run the statements of a file (- for stdin), each on its own")
     .option("--transaction", "run all statements as one transaction")
     .option("--params <json>", "parameters of the statement, a JSON array or object", parseParameters);
   define("shell", "type SQL; .help shows what else", async () => (await import("./shell.ts")).shell)
-    .addOption(tenantOption())
+    .addOption(placedTenantOption())
     .addOption(momentOption());
 }
 
@@ -498,6 +510,11 @@ function addBackupCommands(program: Command, define: Define, ended: (exitCode: n
 
 function tenantOption(): Option {
   return new Option("--tenant <id>", "the tenant's id").argParser(TenantId).makeOptionMandatory();
+}
+
+/** Over a server the token says it. */
+function placedTenantOption(): Option {
+  return new Option("--tenant <id>", "the tenant's id; over a server the token's").argParser(TenantId);
 }
 
 function momentOption(): Option {

@@ -1,19 +1,15 @@
 /** The commands of the shell that begin with a dot. Each gives the text that it shows. */
 import { kimberliteError } from "../errors.ts";
-import type { Kimberlite } from "../kimberlite.ts";
 import type { Moment } from "../pipeline/time-travel.ts";
 import type { SqlParams, SqlValue } from "../projection/values.ts";
-import type { TenantId } from "../tenant/tenant-id.ts";
 import { parseMoment } from "./arguments.ts";
+import type { Place } from "./place.ts";
 import { counted, escapeText, formatBytes, renderTable, toJson } from "./render.ts";
-import { runStatement } from "./statement.ts";
 import { describe } from "./tenant.ts";
 
 /** What a session knows; commands change it. */
 export interface ShellSession {
-  readonly db: Kimberlite;
-  readonly tenant: TenantId;
-  readonly actor: string;
+  readonly place: Place;
   readonly json: boolean;
   at: Moment | undefined;
   ended: boolean;
@@ -62,7 +58,7 @@ async function select(
   sql: string,
   params: SqlParams = [],
 ): Promise<readonly (readonly SqlValue[])[]> {
-  return (await runStatement(session, sql, params)).rows;
+  return (await session.place.run(sql, params, session.at)).rows;
 }
 
 async function showSchema(session: ShellSession, table: string): Promise<string> {
@@ -75,7 +71,7 @@ async function showSchema(session: ShellSession, table: string): Promise<string>
 }
 
 async function showStreams(session: ShellSession): Promise<string> {
-  const streams = await session.db.streams(session.tenant);
+  const streams = await session.place.streams();
   return renderRows(
     session,
     ["id", "kind", "name"],
@@ -99,7 +95,7 @@ async function changeMoment(session: ShellSession, argument: string): Promise<st
 }
 
 async function verifyTenant(session: ShellSession): Promise<string> {
-  const report = await session.db.verifyTenant(session.tenant);
+  const report = await session.place.verify();
   const { roots: _, root, ...known } = report;
   if (session.json) return toJson({ ...known, root: root.toString("base64") });
   if (!report.ok) {
@@ -116,10 +112,10 @@ async function verifyTenant(session: ShellSession): Promise<string> {
 }
 
 async function showStats(session: ShellSession): Promise<string> {
-  const description = await session.db.describeTenant(session.tenant);
+  const description = await session.place.describe();
   return session.json
     ? toJson(description)
-    : renderTable(["tenant", String(session.tenant)], describe(description));
+    : renderTable(["tenant", String(session.place.tenant)], describe(description));
 }
 
 async function leave(session: ShellSession): Promise<string> {

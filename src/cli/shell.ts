@@ -5,6 +5,7 @@
  * what was typed, a second one on an empty line leaves. From a pipe nothing is prompted, and the exit code is that of
  * the first error.
  */
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import { KimberliteError } from "../errors.ts";
@@ -13,34 +14,32 @@ import { SqlSplitter } from "../projection/sql-splitter.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions } from "./arguments.ts";
 import { reportFailure } from "./failure.ts";
-import { actorName, installationPaths, withInstallation } from "./installation.ts";
+import { withPlace } from "./open-place.ts";
 import { dim } from "./render.ts";
 import { runShellCommand, type ShellSession } from "./shell-commands.ts";
 import { loadHistory, saveHistory } from "./shell-history.ts";
-import { runStatement, statementJson, statementText } from "./statement.ts";
+import { statementJson, statementText } from "./statement.ts";
 
 interface ShellOptions extends GlobalOptions {
-  readonly tenant: TenantId;
+  readonly tenant?: TenantId;
   readonly at?: Moment;
 }
 
 const INTERRUPTED_EXIT = 130;
 
 export async function shell(options: ShellOptions): Promise<number> {
-  const paths = installationPaths(options.dir);
-  return withInstallation(paths, async (db) => {
-    // Fails here, with a clear exit code, rather than at every statement.
-    const { name } = await db.describeTenant(options.tenant);
-    const session: ShellSession = {
-      db,
-      tenant: options.tenant,
-      actor: actorName(options),
-      json: options.json === true,
-      at: options.at,
-      ended: false,
-    };
-    return new Shell(session, join(paths.dir, "shell-history")).run(name);
+  return withPlace(options, async (place) => {
+    // Fails here, with a clear exit code, rather than at every statement. Over a server the token was asked about already.
+    const called = options.server === undefined ? ` "${(await place.describe()).name}"` : "";
+    if (options.server !== undefined && options.at !== undefined) await place.run("SELECT 1", [], options.at);
+    const session: ShellSession = { place, json: options.json === true, at: options.at, ended: false };
+    return new Shell(session, historyPath(options)).run(`tenant ${place.tenant}${called}`);
   });
+}
+
+/** Beside the data; for servers, which have none here, in the home of the account. */
+function historyPath({ server, dir }: ShellOptions): string {
+  return server === undefined ? join(dir, "shell-history") : join(homedir(), ".kimberlite-shell-history");
 }
 
 class Shell {
@@ -60,9 +59,8 @@ class Shell {
     this.#historyPath = historyPath;
   }
 
-  async run(tenantName: string): Promise<number> {
-    if (this.#interactive)
-      console.log(`tenant ${this.#session.tenant} "${tenantName}"; .help for help, .quit to leave`);
+  async run(subject: string): Promise<number> {
+    if (this.#interactive) console.log(`${subject}; .help for help, .quit to leave`);
     const readline = this.#open();
     this.#prompt();
     for await (const line of readline) {
@@ -94,9 +92,9 @@ class Shell {
 
   #prompt(): void {
     if (!this.#interactive || this.#readline === undefined) return;
-    const { tenant, at } = this.#session;
+    const { place, at } = this.#session;
     const moment = at === undefined ? "" : `@${at instanceof Date ? at.toISOString() : at}`;
-    const ready = `${tenant}${moment}> `;
+    const ready = `${place.tenant}${moment}> `;
     this.#readline.setPrompt(this.#splitter.idle ? ready : "... ".padStart(ready.length));
     this.#readline.prompt();
   }
@@ -164,7 +162,7 @@ class Shell {
 
   async #statement(sql: string): Promise<void> {
     await this.#attempt(async () => {
-      const result = await runStatement(this.#session, sql);
+      const result = await this.#session.place.run(sql, undefined, this.#session.at);
       this.#done.push(`${sql};`);
       console.log(this.#session.json ? statementJson(result) : statementText(result));
     });

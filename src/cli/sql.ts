@@ -11,11 +11,12 @@ import { SqlSplitter, splitSql } from "../projection/sql-splitter.ts";
 import type { SqlParams } from "../projection/values.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions } from "./arguments.ts";
-import { actorName, installationPaths, withInstallation } from "./installation.ts";
-import { runStatement, statementJson, statementText, type Target, toArrays } from "./statement.ts";
+import { withPlace } from "./open-place.ts";
+import type { Place } from "./place.ts";
+import { statementJson, statementText } from "./statement.ts";
 
 interface SqlOptions extends GlobalOptions {
-  readonly tenant: TenantId;
+  readonly tenant?: TenantId;
   readonly at?: Moment;
   readonly file?: string;
   readonly transaction?: boolean;
@@ -24,11 +25,10 @@ interface SqlOptions extends GlobalOptions {
 
 export async function sql(text: string | undefined, options: SqlOptions): Promise<undefined> {
   const statements = source(text, options);
-  await withInstallation(installationPaths(options.dir), async (db) => {
-    const target: Target = { db, tenant: options.tenant, actor: actorName(options), at: options.at };
+  await withPlace(options, async (place) => {
     const show = options.json === true ? statementJson : statementText;
-    if (options.transaction === true) await runAsOne(target, statements, show);
-    else await runEach(target, statements, { show, params: options.params });
+    if (options.transaction === true) await runAsOne(place, statements, show);
+    else await runEach(place, statements, { show, params: options.params, at: options.at });
   });
 }
 
@@ -82,27 +82,30 @@ async function* readPieces(path: string): AsyncGenerator<Uint8Array, void> {
 }
 
 async function runEach(
-  target: Target,
+  place: Place,
   statements: Statements,
-  options: { readonly show: Show; readonly params: SqlParams | undefined },
+  options: {
+    readonly show: Show;
+    readonly params: SqlParams | undefined;
+    readonly at: Moment | undefined;
+  },
 ): Promise<void> {
   let number = 0;
   for await (const statement of statements) {
     number += 1;
     try {
-      console.log(options.show(await runStatement(target, statement, options.params)));
+      console.log(options.show(await place.run(statement, options.params, options.at)));
     } catch (error) {
       throw number === 1 ? error : namingStatement(error, number);
     }
   }
 }
 
-async function runAsOne(target: Target, statements: Statements, show: Show): Promise<void> {
+async function runAsOne(place: Place, statements: Statements, show: Show): Promise<void> {
   const list: string[] = [];
   for await (const statement of statements) list.push(statement);
   if (list.length === 0) throw kimberliteError("invalid_sql", "there are no statements");
-  const results = await target.db.transaction(target.tenant, list, { actor: target.actor });
-  for (const result of results) console.log(show(toArrays(result)));
+  for (const result of await place.runAsOne(list)) console.log(show(result));
 }
 
 function namingStatement(error: unknown, number: number): unknown {

@@ -1,22 +1,10 @@
-/** One statement: run it, and show what it gave. */
-import type { Kimberlite } from "../kimberlite.ts";
+/** What a statement gave, as it is shown. */
 import type { ArraysResult, ExecuteResult } from "../operations.ts";
-import type { Moment } from "../pipeline/time-travel.ts";
-import type { SqlParams } from "../projection/values.ts";
-import type { TenantId } from "../tenant/tenant-id.ts";
 import { counted, dim, renderTable, rowObjects, toJson } from "./render.ts";
 
-/** Where statements go. */
-export interface Target {
-  readonly db: Kimberlite;
-  readonly tenant: TenantId;
-  readonly actor: string;
-  readonly at?: Moment | undefined;
-}
-
-export async function runStatement(target: Target, sql: string, params?: SqlParams): Promise<ArraysResult> {
-  const { db, tenant, actor, at } = target;
-  return db.executeArrays(tenant, sql, params, at === undefined ? { actor } : { actor, at });
+/** Over a server the offset of a write is not told. */
+export interface Outcome extends ArraysResult {
+  readonly offsetUntold?: true;
 }
 
 /** Rows as arrays; of columns with one name each shows the last. */
@@ -25,10 +13,10 @@ export function toArrays(result: ExecuteResult): ArraysResult {
 }
 
 /** The result for machines: one object, on one line. */
-export function statementJson(result: ArraysResult): string {
+export function statementJson(result: Outcome): string {
   const { rowsAffected, lastInsertRowid, offset } = result;
   const { columns, rows } = rowObjects(result.columns, result.rows);
-  const wrote = offset !== undefined;
+  const wrote = offset !== undefined || result.offsetUntold === true;
   return toJson({
     columns,
     rows,
@@ -39,7 +27,7 @@ export function statementJson(result: ArraysResult): string {
 }
 
 /** The result for people: a table if it has columns, and what a write did. */
-export function statementText(result: ArraysResult): string {
+export function statementText(result: Outcome): string {
   const lines: string[] = [];
   const reads = result.columns.length > 0;
   if (result.rows.length > 0) lines.push(renderTable(result.columns, result.rows));
@@ -47,6 +35,8 @@ export function statementText(result: ArraysResult): string {
     const done =
       result.rowsAffected > 0 || reads ? `${counted(result.rowsAffected, "row")} affected` : "done";
     lines.push(dim(`${done}, offset ${result.offset}`));
+  } else if (result.offsetUntold === true && (result.rowsAffected > 0 || !reads)) {
+    lines.push(dim(result.rowsAffected > 0 ? `${counted(result.rowsAffected, "row")} affected` : "done"));
   } else lines.push(dim(reads ? counted(result.rows.length, "row") : "nothing changed"));
   return lines.join("\n");
 }
