@@ -1,9 +1,12 @@
 /**
- * The catalogue as the system tenant's log has it: which tenants there are, and which of them have written something.
+ * The catalogue as the system tenant's log has it: which tenants there are, which of them have written something, and
+ * which were erased.
  *
- * Without it a log that was removed altogether looks like that of a tenant that never wrote. Needs the master key; reads
+ * Without it a log that was removed altogether looks like that of a tenant that never wrote, and so does one that was
+ * erased. Needs the master key; reads
  * files only, and ends where the log is damaged, which its own verification reports.
  */
+import { type ErasureCertificate, readCertificate } from "../erasure/certificate.ts";
 import { KimberliteError } from "../errors.ts";
 import { systemDisk } from "../host/disk.ts";
 import type { OpenKeys } from "../keys/open-keys.ts";
@@ -14,13 +17,22 @@ import { decodeImage } from "../projection/image.ts";
 import { SYSTEM_TENANT, TenantId } from "../tenant/tenant-id.ts";
 import { openTenantKeys, type VerifiablePlace } from "./offline-verify.ts";
 
-/** Tenants, each with whether its log must be there. */
-export type Catalogue = ReadonlyMap<TenantId, boolean>;
+/** What the catalogue says of a tenant. */
+export interface CataloguedTenant {
+  /** True if its log must be there. */
+  readonly hasLog: boolean;
+  readonly state: string;
+  /** Of a tenant that was erased; undefined if it is not one that is understood. */
+  readonly certificate: ErasureCertificate | undefined;
+}
+
+export type Catalogue = ReadonlyMap<TenantId, CataloguedTenant>;
 
 type RowChange = Extract<Change, { kind: "row" }>;
+type Row = ReadonlyMap<string, unknown>;
 
-const TABLE = "tenants";
-const LOG_COLUMN = "has_log";
+const TENANTS = "tenants";
+const ERASURES = "erasures";
 
 /** @returns undefined without the master key, or if the log has no catalogue that is understood */
 export async function readCatalogue(place: VerifiablePlace): Promise<Catalogue | undefined> {
@@ -39,33 +51,71 @@ function ignoreDamage(error: unknown): undefined {
 }
 
 function fold(records: Iterable<LogRecord>): Catalogue | undefined {
-  const catalogue = new Map<TenantId, boolean>();
-  let table: { readonly stream: number; readonly logColumn: number } | undefined;
+  const tables = new Map([TENANTS, ERASURES].map((name) => [name, new FoldedTable(name)]));
   for (const { changes } of records) {
     for (const change of changes) {
-      if (change.kind === "ddl") table = catalogueTable(change) ?? table;
-      if (change.kind === "row" && change.stream === table?.stream)
-        applyRow(catalogue, change, table.logColumn);
+      for (const table of tables.values()) {
+        if (change.kind === "ddl") table.define(change);
+        if (change.kind === "row") table.apply(change);
+      }
     }
   }
-  return table === undefined ? undefined : catalogue;
+  const rows = tables.get(TENANTS);
+  if (rows?.isDefined !== true) return undefined;
+  return new Map(
+    [...rows.rows].map(([id, row]) => {
+      const note = tables.get(ERASURES)?.rows.get(id)?.get("certificate");
+      return [TenantId(id), catalogued(row, note)];
+    }),
+  );
 }
 
-/** The stream of the catalogue's table and the place of the column that says whether there is a log. */
-function catalogueTable(
-  ddl: Extract<Change, { kind: "ddl" }>,
-): { readonly stream: number; readonly logColumn: number } | undefined {
-  const stream = ddl.bindings.find(({ name }) => name === TABLE)?.stream;
-  const columns = /\(([\s\S]*)\)/.exec(ddl.sql)?.[1]?.split(",") ?? [];
-  const logColumn = columns.findIndex((column) => column.trim().split(/\s/)[0] === LOG_COLUMN);
-  return stream === undefined || logColumn < 0 ? undefined : { stream, logColumn };
+function catalogued(row: Row, note: unknown): CataloguedTenant {
+  return {
+    hasLog: row.get("has_log") === 1,
+    state: String(row.get("state")),
+    certificate: typeof note === "string" ? certificateOf(note) : undefined,
+  };
 }
 
-function applyRow(catalogue: Map<TenantId, boolean>, change: RowChange, logColumn: number): void {
-  if (typeof change.key !== "bigint" || change.key < 1n) return;
-  const id = TenantId(change.key);
-  if (change.after === null) catalogue.delete(id);
-  else catalogue.set(id, decodeImage(change.after)[logColumn] === 1);
+function certificateOf(note: string): ErasureCertificate | undefined {
+  try {
+    return readCertificate(note);
+  } catch (error) {
+    if (!(error instanceof KimberliteError)) throw error;
+    return undefined;
+  }
+}
+
+/** A table of the catalogue whose primary key is a tenant's id, as the changes of its rows leave it. */
+class FoldedTable {
+  readonly rows: Map<bigint, Row> = new Map();
+  readonly #name: string;
+  #stream: number | undefined;
+  #columns: readonly string[] = [];
+
+  constructor(name: string) {
+    this.#name = name;
+  }
+
+  get isDefined(): boolean {
+    return this.#stream !== undefined;
+  }
+
+  define(ddl: Extract<Change, { kind: "ddl" }>): void {
+    const stream = ddl.bindings.find(({ name }) => name === this.#name)?.stream;
+    if (stream === undefined) return;
+    this.#stream = stream;
+    const body = /\(([\s\S]*)\)/.exec(ddl.sql)?.[1] ?? "";
+    this.#columns = body.split(",").map((column) => column.trim().split(/\s/)[0] ?? "");
+  }
+
+  apply({ stream, key, after }: RowChange): void {
+    if (stream !== this.#stream || typeof key !== "bigint" || key < 1n) return;
+    if (after === null) return void this.rows.delete(key);
+    const values = decodeImage(after);
+    this.rows.set(key, new Map(this.#columns.map((column, index) => [column, values[index]])));
+  }
 }
 
 function* systemRecords(place: VerifiablePlace, keys: OpenKeys): Generator<LogRecord, void> {

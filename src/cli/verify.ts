@@ -6,7 +6,7 @@ import { parseVerifierKey } from "../log/signed-note.ts";
 import type { VerifyReport } from "../log/verify.ts";
 import { SYSTEM_TENANT, type TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions } from "./arguments.ts";
-import { type Catalogue, readCatalogue } from "./offline-catalogue.ts";
+import { type Catalogue, type CataloguedTenant, readCatalogue } from "./offline-catalogue.ts";
 import {
   findPlace,
   isKeyDamage,
@@ -35,6 +35,8 @@ interface Finding {
   readonly report?: VerifyReport;
   /** Why its log could not be verified under its keys. */
   readonly keyDamage?: string;
+  /** What the catalogue says of it, if it was or is being erased. */
+  readonly erased?: CataloguedTenant;
 }
 
 export async function verify(path: string | undefined, options: VerifyOptions): Promise<undefined> {
@@ -49,7 +51,7 @@ export async function verify(path: string | undefined, options: VerifyOptions): 
   const checkpoint = readCheckpoint(place, options);
   const catalogue = await readCatalogue(place);
   const tenants = chooseTenants({ place, wanted: options.tenant, checkpoint, catalogue });
-  const findings = withMissingLogs(await verifyAll(place, tenants, checkpoint), catalogue);
+  const findings = withCatalogue(await verifyAll(place, tenants, checkpoint), catalogue);
   print(findings, place, options);
   refuseDamage(findings);
   if (checkpoint === undefined) return;
@@ -174,12 +176,15 @@ async function verifyOne(
   }
 }
 
-/** A log that the catalogue knows of and that is not there is damage, which its own files cannot show. */
-function withMissingLogs(findings: readonly Finding[], catalogue: Catalogue | undefined): Finding[] {
+/**
+ * With what its own files cannot show of a tenant: that its log is missing, which is damage if the catalogue knows of one,
+ * and that it was erased.
+ */
+function withCatalogue(findings: readonly Finding[], catalogue: Catalogue | undefined): Finding[] {
   return findings.map((finding) => {
-    const missing =
-      finding.report?.segments === 0 && finding.report.ok && catalogue?.get(finding.tenant) === true;
-    if (!missing) return finding;
+    const known = catalogue?.get(finding.tenant);
+    if (known?.state === "erased" || known?.state === "erasing") return { ...finding, erased: known };
+    if (finding.report?.segments !== 0 || !finding.report.ok || known?.hasLog !== true) return finding;
     return {
       ...finding,
       report: { ...finding.report, ok: false, firstBadOffset: 0n, reason: "the log is missing" },
@@ -197,26 +202,60 @@ function print(findings: readonly Finding[], place: VerifiablePlace, options: Ve
     verdict(finding),
   ]);
   console.log(renderTable(["tenant", "records", "bytes", "Merkle root", "verdict"], rows));
-  for (const finding of findings) if (!isWhole(finding)) console.log(escapeLine(reasonOf(finding)));
+  for (const finding of findings) {
+    if (finding.erased !== undefined) console.log(escapeLine(erasureOf(finding.tenant, finding.erased)));
+    if (!isWhole(finding)) console.log(escapeLine(reasonOf(finding)));
+  }
   console.log(whatWasChecked(findings, place));
 }
 
 function findingsJson(findings: readonly Finding[], place: VerifiablePlace): unknown {
-  const tenants = findings.map(({ tenant, report, keyDamage }) => {
-    if (report === undefined) return { tenant, ok: false, reason: keyDamage };
+  const tenants = findings.map(({ tenant, report, keyDamage, erased }) => {
+    const erasure = erased === undefined ? {} : { erasure: erasureJson(erased) };
+    if (report === undefined) return { tenant, ok: false, reason: keyDamage, ...erasure };
     const { roots: _, root, ...known } = report;
-    return { ...known, root: root.toString("base64") };
+    return { ...known, root: root.toString("base64"), ...erasure };
   });
   return { ok: findings.every(isWhole), installation: place.installation ?? null, tenants };
+}
+
+function erasureJson({ state, certificate }: CataloguedTenant): unknown {
+  if (certificate === undefined) return { state };
+  const { endedAt, actor, reason, ciphertextKept, log } = certificate;
+  return {
+    state,
+    endedAt,
+    actor,
+    reason,
+    ciphertextKept,
+    records: log?.size ?? null,
+    root: log?.root ?? null,
+  };
+}
+
+/** What the catalogue's certificate says, in a line; that the installation signed it is for `verify CERTIFICATE --key`. */
+function erasureOf(tenant: TenantId, { state, certificate }: CataloguedTenant): string {
+  if (state === "erasing") return `tenant ${tenant} is being erased: the next start of the node ends it`;
+  if (certificate === undefined) return `tenant ${tenant} was erased; the catalogue has no certificate of it`;
+  const { endedAt, actor, reason, log } = certificate;
+  const had =
+    log === null ? "" : `; its log had ${counted(BigInt(log.size), "record")}, Merkle root ${log.root}`;
+  return `tenant ${tenant} was erased at ${endedAt} by ${actor}: ${reason}${had}`;
 }
 
 function tenantName(tenant: TenantId): string {
   return tenant === SYSTEM_TENANT ? "system" : tenant.toString();
 }
 
-function verdict({ report }: Finding): string {
+function verdict({ report, erased }: Finding): string {
   if (report === undefined) return "NOT VERIFIED";
   if (!report.ok) return `DAMAGED at offset ${report.firstBadOffset}`;
+  if (erased !== undefined) {
+    if (report.segments === 0) return erased.state === "erased" ? "erased" : "being erased";
+    return erased.certificate?.ciphertextKept === true
+      ? `${erased.state}; its sealed log is whole`
+      : `${erased.state}; a log is there`;
+  }
   if (report.segments === 0) return "no log yet";
   const whole = report.sealsOpened ? "whole, seals opened" : "whole";
   return report.trimmed === 0n ? whole : `${whole}; first ${report.trimmed} trimmed`;

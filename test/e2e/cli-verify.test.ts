@@ -111,6 +111,45 @@ describe("verify", () => {
     );
   });
 
+  it("shows a tenant that was erased as erased, with what its certificate says, and none without the key", async () => {
+    const path = copy();
+    const on = commandOn(path);
+    for (const [id, kept] of [
+      ["1", ["--keep-ciphertext"]],
+      ["2", []],
+    ] as const) {
+      const to = ["--certificate", join(path, `${id}.txt`)];
+      await succeed(
+        on(["erase", "--tenant", id, "--reason", `left ${id}`, "--actor", "ann", ...to, ...kept]),
+      );
+    }
+    const { code, report } = await verifyJson(path);
+    expect(code).toBe(0);
+    const erasure = {
+      state: "erased",
+      actor: "ann",
+      records: "4",
+      endedAt: expect.stringMatching(/^20.*Z$/),
+    };
+    expect(report.tenants.slice(1)).toMatchObject([
+      { tenant: 1, ok: true, size: 4, erasure: { ...erasure, reason: "left 1", ciphertextKept: true } },
+      { tenant: 2, ok: true, size: 0, erasure: { ...erasure, reason: "left 2", ciphertextKept: false } },
+      { tenant: 3, ok: true, size: 0 },
+    ]);
+    const shown = await succeed(runCommand(["verify", path]));
+    expect(shown).toMatch(/erased; its sealed log is whole[\s\S]* erased\s[\s\S]*no log yet/);
+    expect(shown).toMatch(
+      /tenant 2 was erased at 20\S+Z by ann: left 2; its log had 4 records, Merkle root /,
+    );
+    // A log that comes back is shown to be there.
+    cpSync(join(dir, "data", "tenants", "2"), join(path, "data", "tenants", "2"), { recursive: true });
+    expect(await succeed(runCommand(["verify", path]))).toContain("erased; a log is there");
+    rmSync(join(path, "data", "tenants", "2"), { recursive: true });
+    rmSync(join(path, "master.key"));
+    const without = await verifyJson(path);
+    expect(without.report.tenants.map(({ tenant }) => tenant)).not.toContain(2);
+  });
+
   it("names the tenant and the first bad offset of a changed bit, and ends with 11", async () => {
     const path = copy();
     flipBit(segmentOf(path, 1), statSync(segmentOf(path, 1)).size - 40);
