@@ -127,6 +127,28 @@ describe("governance from the command line", () => {
     expect((await runCommand(["erase", "--tenant", "1"])).code).toBe(2);
   });
 
+  it("fails its drill when a row or a key was left, and says where", { timeout: 120_000 }, async () => {
+    const planted = new URL("./drill-planted.mjs", import.meta.url).href;
+    const { code, out, err } = await runCommand(["erase", "--drill", "--json"], {
+      nodeArgs: ["--import", planted],
+    });
+    expect(err).toContain("drill_failed");
+    expect(code).not.toBe(0);
+    const report = JSON.parse(out) as {
+      ok: boolean;
+      findings: { what: string; ok: boolean; found: string }[];
+    };
+    expect(report.ok).toBe(false);
+    expect(report.findings.filter(({ ok }) => !ok)).toEqual([
+      {
+        what: "memory after the erasure",
+        ok: false,
+        found: expect.stringMatching(/^(?=.*\brows [1-9][0-9]* times)(?=.*\bkey [0-9]+ [1-9][0-9]* times)/),
+      },
+      { what: "files after the erasure", ok: false, found: "rows 1 times" },
+    ]);
+  });
+
   it("backs up, lists, and restores a tenant and the node", async () => {
     const [dir, again] = [join(folder, "node"), join(folder, "node-again")];
     const kimberlite = commandOn(dir);
