@@ -9,6 +9,7 @@ import type { RetentionMode } from "../tenant/tenant-config.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions } from "./arguments.ts";
 import { actorName, installationPaths, recorded, withInstallation } from "./installation.ts";
+import { withNode } from "./open-node.ts";
 import { startProgress } from "./progress.ts";
 import { counted, escapeLine, formatTime, renderTable, toJson } from "./render.ts";
 
@@ -60,7 +61,7 @@ interface HoldFlags extends TenantOptions {
 
 export async function placeHold(options: HoldFlags): Promise<undefined> {
   const { tenant, name, reason } = options;
-  const hold = await open(options, (db) =>
+  const hold = await withNode(options, (db) =>
     db.placeLegalHold(tenant, { name, reason, actor: actorName(options) }),
   );
   report(
@@ -72,7 +73,7 @@ export async function placeHold(options: HoldFlags): Promise<undefined> {
 
 export async function releaseHold(options: HoldFlags): Promise<undefined> {
   const { tenant, name, reason } = options;
-  const left = await open(options, (db) =>
+  const left = await withNode(options, (db) =>
     db.releaseLegalHold(tenant, { name, reason, actor: actorName(options) }),
   );
   const holds = left.legalHolds.length;
@@ -89,7 +90,7 @@ export async function releaseHold(options: HoldFlags): Promise<undefined> {
 }
 
 export async function listHolds(options: TenantOptions): Promise<undefined> {
-  const { legalHolds } = await open(options, (db) => db.describeTenant(options.tenant));
+  const { legalHolds } = await withNode(options, (db) => db.describeTenant(options.tenant));
   if (options.json === true) return void console.log(toJson(legalHolds));
   const rows = legalHolds.map((hold) =>
     [hold.name, hold.reason, hold.actor, formatTime(hold.placedAtUs)].map(escapeLine),
@@ -161,7 +162,7 @@ export async function audit(options: AuditFlags): Promise<undefined> {
     ...(from === undefined ? {} : { from }),
     ...(limit === undefined ? {} : { limit }),
   };
-  const entries = await open(options, (db) =>
+  const entries = await withNode(options, (db) =>
     Array.fromAsync(tenant === undefined ? db.nodeAudit(range) : db.audit(tenant, range)),
   );
   if (options.json === true) {

@@ -8,6 +8,8 @@ import type { Duration } from "../tenant/duration.ts";
 import type { StreamId, TenantId } from "../tenant/tenant-id.ts";
 import type { RecordedOptions } from "./arguments.ts";
 import { actorName, installationPaths, recorded, withInstallation } from "./installation.ts";
+import type { Node } from "./node.ts";
+import { withNode } from "./open-node.ts";
 import { escapeLine, formatTime, renderTable, toJson } from "./render.ts";
 import { statementJson, statementText } from "./statement.ts";
 
@@ -28,7 +30,7 @@ export async function createGrant(options: CreateFlags): Promise<undefined> {
   const { columns, where, maxRows, notBefore } = options;
   const given = { columns, where, maxRows, notBefore, expiration: expires };
   const terms = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
-  const grant = await open(options, async (db) => {
+  const grant = await withNode(options, async (db) => {
     const stream = await streamNamed(db, from, of);
     const request: GrantRequest = {
       fromTenant: from,
@@ -54,7 +56,7 @@ interface TenantFlags extends RecordedOptions {
 }
 
 export async function listGrants(options: TenantFlags): Promise<undefined> {
-  const grants = await open(options, (db) => db.listGrants(options.tenant));
+  const grants = await withNode(options, (db) => db.listGrants(options.tenant));
   if (options.json === true) return void console.log(toJson(grants));
   const rows = grants.map((grant) => [
     grant.id,
@@ -72,7 +74,7 @@ export async function listGrants(options: TenantFlags): Promise<undefined> {
 export async function revokeGrant(id: string, options: RecordedOptions): Promise<undefined> {
   const { actor, reason } = recorded(options);
   if (reason === undefined) throw kimberliteError("invalid_argument", "a revocation takes --reason");
-  const grant = await open(options, (db) => db.revokeAccess(id, { actor, reason }));
+  const grant = await withNode(options, (db) => db.revokeAccess(id, { actor, reason }));
   report(options, grant, `grant ${grant.id} is ${grant.state}`);
 }
 
@@ -103,7 +105,7 @@ export async function readGrant(options: ReadFlags): Promise<undefined> {
   });
 }
 
-async function streamNamed(db: Kimberlite, owner: TenantId, name: string): Promise<StreamId> {
+async function streamNamed(db: Node, owner: TenantId, name: string): Promise<StreamId> {
   const found = (await db.streams(owner)).find((stream) => stream.name === name);
   if (found !== undefined) return found.id;
   throw kimberliteError("stream_not_found", "the tenant has no table or event stream of that name");

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions } from "./arguments.ts";
 import { installationPaths, withInstallation } from "./installation.ts";
+import { withNode } from "./open-node.ts";
 import { startProgress } from "./progress.ts";
 import { counted, formatBytes, renderTable, toJson } from "./render.ts";
 import { allTenants } from "./tenant.ts";
@@ -13,7 +14,7 @@ interface TenantOptions extends GlobalOptions {
 }
 
 export async function checkpoint(options: TenantOptions): Promise<undefined> {
-  const note = await withInstallation(installationPaths(options.dir), (db) => db.checkpoint(options.tenant));
+  const note = await withNode(options, (db) => db.checkpoint(options.tenant));
   if (options.json === true) console.log(toJson({ tenant: options.tenant, checkpoint: note }));
   else process.stdout.write(note);
 }

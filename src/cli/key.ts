@@ -15,6 +15,7 @@ import {
   rotateMasterKeyTo,
   withInstallation,
 } from "./installation.ts";
+import { withNode } from "./open-node.ts";
 import { startProgress } from "./progress.ts";
 import { counted, formatTime, renderTable, toJson } from "./render.ts";
 
@@ -40,7 +41,7 @@ export async function createKey(uri: string, options: GlobalOptions): Promise<un
 }
 
 export async function listKeys(options: TenantOptions): Promise<undefined> {
-  const report = await withInstallation(installationPaths(options.dir), (db) => db.keys(options.tenant));
+  const report = await withNode(options, (db) => db.keys(options.tenant));
   if (options.json === true) return void console.log(toJson(report));
   const current = report.deks.at(-1)?.version;
   const rows = report.deks.map((dek) => [
@@ -64,9 +65,7 @@ export async function listKeys(options: TenantOptions): Promise<undefined> {
 }
 
 export async function rotateDek(options: TenantOptions): Promise<undefined> {
-  const version = await withInstallation(installationPaths(options.dir), (db) =>
-    db.rotateDek(options.tenant, recorded(options)),
-  );
+  const version = await withNode(options, (db) => db.rotateDek(options.tenant, recorded(options)));
   report(
     options,
     { tenant: options.tenant, dek: version },
@@ -104,7 +103,7 @@ export async function reencrypt(options: ReencryptFlags): Promise<undefined> {
 }
 
 export async function rotateKek(options: TenantOptions): Promise<undefined> {
-  const version = await withInstallation(installationPaths(options.dir), async (db) => {
+  const version = await withNode(options, async (db) => {
     await db.rotateKek(options.tenant, recorded(options));
     return (await db.keys(options.tenant)).kek.version;
   });
@@ -157,7 +156,7 @@ export async function moveTenant(options: MoveOptions): Promise<undefined> {
 }
 
 export async function printVerifier(options: GlobalOptions): Promise<undefined> {
-  const verifierKey = await withInstallation(installationPaths(options.dir), async (db) => db.verifierKey());
+  const verifierKey = await withNode(options, async (db) => db.verifierKey());
   report(options, { verifierKey }, verifierKey);
 }
 

@@ -9,7 +9,32 @@ import { kimberliteError } from "../errors.ts";
 import type { GlobalOptions, ServerAddress } from "./arguments.ts";
 
 /** Commands that do the same over a server, by their whole name. */
-const SERVED: ReadonlySet<string> = new Set(["sql", "shell"]);
+const SERVED: ReadonlySet<string> = new Set([
+  "sql",
+  "shell",
+  "tenant create",
+  "tenant list",
+  "tenant describe",
+  "tenant suspend",
+  "tenant resume",
+  "tenant quota",
+  "hold place",
+  "hold release",
+  "hold list",
+  "audit",
+  "key list",
+  "key rotate-dek",
+  "key rotate-kek",
+  "key verifier",
+  "token create",
+  "token list",
+  "token revoke",
+  "checkpoint",
+  "verify",
+  "grant create",
+  "grant list",
+  "grant revoke",
+]);
 
 interface Given {
   readonly url?: string;

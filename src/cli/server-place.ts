@@ -37,6 +37,17 @@ export async function withServer<T>(
   }
 }
 
+/** Has the server look at a tenant's whole log, and that it contains a checkpoint. @throws `checkpoint_mismatch`, … */
+export async function verifyOverServer(
+  server: ServerAddress,
+  tenant: TenantId,
+  checkpoint: string | undefined,
+): Promise<Verified> {
+  const params = { tenant: String(tenant) };
+  const body = checkpoint === undefined ? {} : { checkpoint };
+  return toVerified(await new KimberliteClient(server).call("tenants.verify", { params, body }));
+}
+
 function serverPlace(client: KimberliteClient, stream: HranaStream, tenant: TenantId): Place {
   const params = { tenant: String(tenant) };
   return {

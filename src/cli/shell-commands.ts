@@ -4,8 +4,9 @@ import type { Moment } from "../pipeline/time-travel.ts";
 import type { SqlParams, SqlValue } from "../projection/values.ts";
 import { parseMoment } from "./arguments.ts";
 import type { Place } from "./place.ts";
-import { counted, escapeText, formatBytes, renderTable, toJson } from "./render.ts";
+import { escapeText, renderTable, toJson } from "./render.ts";
 import { describe } from "./tenant.ts";
+import { showVerified } from "./verified.ts";
 
 /** What a session knows; commands change it. */
 export interface ShellSession {
@@ -38,7 +39,7 @@ const COMMANDS: Readonly<Record<string, ShellCommand>> = {
   ".schema": showSchema,
   ".streams": showStreams,
   ".at": changeMoment,
-  ".verify": verifyTenant,
+  ".verify": async ({ place, json }) => showVerified(await place.verify(), json),
   ".stats": showStats,
   ".quit": leave,
   ".exit": leave,
@@ -92,23 +93,6 @@ async function changeMoment(session: ShellSession, argument: string): Promise<st
     throw error;
   }
   return "";
-}
-
-async function verifyTenant(session: ShellSession): Promise<string> {
-  const report = await session.place.verify();
-  const { roots: _, root, ...known } = report;
-  if (session.json) return toJson({ ...known, root: root.toString("base64") });
-  if (!report.ok) {
-    throw kimberliteError(
-      "log_damaged",
-      `the log is damaged at offset ${report.firstBadOffset}: ${report.reason}`,
-      {
-        detail: { tenant: report.tenant, offset: report.firstBadOffset },
-      },
-    );
-  }
-  const size = `${counted(report.size, "record")} in ${counted(report.blocks, "block")}, ${formatBytes(report.bytes)}`;
-  return `whole: ${size}, every seal opened\nMerkle root ${root.toString("base64")}`;
 }
 
 async function showStats(session: ShellSession): Promise<string> {

@@ -1,5 +1,4 @@
 /** `kimberlite tenant …` */
-import type { Kimberlite } from "../kimberlite.ts";
 import type { TenantDescription } from "../operations.ts";
 import { Duration } from "../tenant/duration.ts";
 import { Region } from "../tenant/region.ts";
@@ -12,7 +11,9 @@ import {
   type QuotaFlags,
   type RecordedOptions,
 } from "./arguments.ts";
-import { installationPaths, keptUri, recorded, withInstallation } from "./installation.ts";
+import { keptUri, recorded } from "./installation.ts";
+import type { Node } from "./node.ts";
+import { withNode } from "./open-node.ts";
 import { counted, escapeLine, formatBytes, formatTime, renderTable, toJson } from "./render.ts";
 
 const PAGE = 10_000;
@@ -67,7 +68,7 @@ export async function describeTenant(id: TenantId, options: GlobalOptions): Prom
     try {
       return { ...(await db.describeTenant(id)), refusedErasures: await db.refusedErasures(id) };
     } catch (error) {
-      if (options.json !== true) await tellRefused(db, id);
+      if (options.json !== true && options.server === undefined) await tellRefused(db, id);
       throw error;
     }
   });
@@ -82,7 +83,7 @@ export async function describeTenant(id: TenantId, options: GlobalOptions): Prom
 }
 
 /** Of a tenant whose own master key refused, what is known without its keys. */
-async function tellRefused(db: Kimberlite, id: TenantId): Promise<void> {
+async function tellRefused(db: Node, id: TenantId): Promise<void> {
   const before = id === 1n ? {} : { after: TenantId(id - 1n) };
   const [entry] = await db.listTenants({ ...before, limit: 1 });
   if (entry?.id === id && entry.keyAccess === "withdrawn")
@@ -131,7 +132,7 @@ export async function changeTenantQuota(
   options: RecordedOptions & QuotaFlags,
 ): Promise<undefined> {
   const quota = await open(options, async (db) => {
-    const entry = await findTenant(db, id);
+    const entry = await (options.server === undefined ? findTenant(db, id) : db.describeTenant(id));
     if (QUOTA_NAMES.every((name) => options[name] === undefined)) return entry.quota;
     return (await db.setQuota(id, changeQuota(entry.quota, options), recorded(options))).quota;
   });
@@ -141,7 +142,7 @@ export async function changeTenantQuota(
 }
 
 /** Every tenant, page by page. */
-export async function allTenants(db: Kimberlite): Promise<TenantEntry[]> {
+export async function allTenants(db: Pick<Node, "listTenants">): Promise<TenantEntry[]> {
   const entries: TenantEntry[] = [];
   for (;;) {
     const after = entries.at(-1)?.id;
@@ -152,14 +153,14 @@ export async function allTenants(db: Kimberlite): Promise<TenantEntry[]> {
 }
 
 /** The entry without opening the tenant; a missing one is refused as everywhere. */
-async function findTenant(db: Kimberlite, id: TenantId): Promise<TenantEntry> {
+async function findTenant(db: Node, id: TenantId): Promise<TenantEntry> {
   const before = id === 1n ? {} : { after: TenantId(id - 1n) };
   const [entry] = await db.listTenants({ ...before, limit: 1 });
   return entry?.id === id ? entry : db.describeTenant(id);
 }
 
-function open<T>(options: GlobalOptions, work: (db: Kimberlite) => Promise<T>): Promise<T> {
-  return withInstallation(installationPaths(options.dir), work);
+function open<T>(options: GlobalOptions, work: (db: Node) => Promise<T>): Promise<T> {
+  return withNode(options, work);
 }
 
 function reportState(options: GlobalOptions, entry: TenantEntry): void {

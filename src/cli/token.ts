@@ -10,6 +10,7 @@ import { Duration } from "../tenant/duration.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
 import { installationPaths, recorded, withInstallation } from "./installation.ts";
+import { withNode } from "./open-node.ts";
 import { escapeLine, formatTime, renderTable, toJson } from "./render.ts";
 
 interface CreateFlags extends RecordedOptions {
@@ -34,7 +35,7 @@ export async function createToken(options: CreateFlags): Promise<undefined> {
   if (grant !== undefined && (role === "operator" || role === "enrolment")) {
     throw kimberliteError("invalid_argument", "a grant is read as reader, writer or admin");
   }
-  const made = await open(options, (db) => {
+  const made = await withNode(options, (db) => {
     if (role === "operator" || tenant === undefined) return db.createOperatorKey(request);
     if (role === "enrolment") return db.enrolTenant(tenant, request);
     return db.createApiKey(tenant, { ...request, role, ...(grant === undefined ? {} : { grant }) });
@@ -48,7 +49,7 @@ interface OwnerFlags extends RecordedOptions {
 
 export async function listTokens(options: OwnerFlags): Promise<undefined> {
   const { tenant } = options;
-  const keys = await open(options, (db) =>
+  const keys = await withNode(options, (db) =>
     tenant === undefined ? db.listOperatorKeys() : db.listApiKeys(tenant),
   );
   if (options.json === true) return void console.log(toJson(keys));
@@ -62,7 +63,7 @@ export async function listTokens(options: OwnerFlags): Promise<undefined> {
 
 export async function revokeToken(id: string, options: OwnerFlags): Promise<undefined> {
   const { tenant } = options;
-  const key = await open(options, (db) =>
+  const key = await withNode(options, (db) =>
     tenant === undefined
       ? db.revokeOperatorKey(id, recorded(options))
       : db.revokeApiKey(tenant, id, recorded(options)),

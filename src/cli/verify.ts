@@ -5,7 +5,7 @@ import { kimberliteError } from "../errors.ts";
 import { parseVerifierKey } from "../log/signed-note.ts";
 import type { VerifyReport } from "../log/verify.ts";
 import { SYSTEM_TENANT, type TenantId } from "../tenant/tenant-id.ts";
-import type { GlobalOptions } from "./arguments.ts";
+import type { GlobalOptions, ServerAddress } from "./arguments.ts";
 import { type Catalogue, type CataloguedTenant, readCatalogue } from "./offline-catalogue.ts";
 import {
   findPlace,
@@ -21,6 +21,8 @@ import {
 import { looksLikeExport, verifyExported } from "./portability.ts";
 import { type Progress, startProgress } from "./progress.ts";
 import { counted, escapeLine, formatBytes, renderTable, toJson } from "./render.ts";
+import { verifyOverServer } from "./server-place.ts";
+import { requireWhole, showVerified } from "./verified.ts";
 
 interface VerifyOptions extends GlobalOptions {
   readonly tenant?: TenantId;
@@ -40,6 +42,7 @@ interface Finding {
 }
 
 export async function verify(path: string | undefined, options: VerifyOptions): Promise<undefined> {
+  if (options.server !== undefined) return verifyServed(path, options.server, options);
   const certificate = path === undefined ? undefined : certificateAt(path);
   if (certificate !== undefined) return verifyCertificate(certificate, options);
   if (path !== undefined && looksLikeExport(path)) {
@@ -62,6 +65,25 @@ export async function verify(path: string | undefined, options: VerifyOptions): 
       `the checkpoint of tenant ${checkpoint.tenant} holds: its ${counted(checkpoint.size, "record")} are in the log, unchanged`,
     );
   }
+}
+
+/** The server's own word: it holds the keys, and opens the seals. */
+async function verifyServed(
+  path: string | undefined,
+  server: ServerAddress,
+  { tenant, checkpoint, key, seals, json = false }: VerifyOptions,
+): Promise<undefined> {
+  if (path !== undefined || key !== undefined || !seals) {
+    throw kimberliteError(
+      "unsupported",
+      "a path, --key and --no-seals are for verifying here, without --url",
+    );
+  }
+  if (tenant === undefined) throw kimberliteError("invalid_argument", "over a server verify takes --tenant");
+  const note = checkpoint === undefined ? undefined : readBytes(checkpoint).toString("utf8");
+  const report = await verifyOverServer(server, tenant, note);
+  console.log(showVerified(report, json));
+  requireWhole(report);
 }
 
 /** The text of a file that says it is a certificate. */

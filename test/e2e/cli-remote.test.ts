@@ -1,7 +1,7 @@
 /** The command over a server: a real `kimberlite serve`, tokens of its own, and nothing of the directory but by it. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -17,6 +17,21 @@ let server: ChildProcess;
 const log: string[] = [];
 const env = { KIMBERLITE_URL: "", KIMBERLITE_TOKEN: "", HOME: folder };
 const tokens = { admin: "", reader: "", operator: "" };
+/** Commands that print the same over a server: as an operator, and as the tenant's admin. */
+const SAME = [
+  ["tenant", "list", "--json"],
+  ["tenant", "list"],
+  ["key", "verifier"],
+  ["hold", "list", "--tenant", "1", "--json"],
+  ["audit", "--limit", "3", "--json"],
+  ["tenant", "quota", "1"],
+] as const;
+const AS_ADMIN = [
+  ["audit", "--tenant", "1", "--limit", "3", "--from", "1", "--json"],
+  ["grant", "list", "--tenant", "1"],
+  ["checkpoint", "--tenant", "1"],
+] as const;
+const fromDirectory: string[] = [];
 
 /** With address and token in the environment. */
 const remote = (args: readonly string[], input = "", token = tokens.admin) =>
@@ -29,6 +44,10 @@ beforeAll(async () => {
   for (const role of ["admin", "reader"] as const)
     tokens[role] = (await succeed(kimberlite(["token", "create", "--tenant", "1", "--role", role]))).trim();
   tokens.operator = (await succeed(kimberlite(["token", "create", "--role", "operator"]))).trim();
+  await succeed(
+    kimberlite(["hold", "place", "--tenant", "1", "--name", "case 17", "--reason", "court order"]),
+  );
+  for (const args of [...SAME, ...AS_ADMIN]) fromDirectory.push(await succeed(kimberlite(args)));
   server = spawn(process.execPath, [MAIN, "serve", "--port", "0", "--json", "--dir", dir], {
     env: { ...process.env, NODE_COMPILE_CACHE: COMPILED },
     stdio: ["ignore", "pipe", "pipe"],
@@ -37,7 +56,6 @@ beforeAll(async () => {
   const lines = createInterface({ input: server.stdout as NodeJS.ReadableStream });
   const [line] = (await once(lines, "line")) as [string];
   env.KIMBERLITE_URL = (JSON.parse(line) as { url: string }).url;
-  await succeed(sql("CREATE TABLE v (id INTEGER PRIMARY KEY, a, b)"));
 }, 120_000);
 
 afterAll(async () => {
@@ -45,7 +63,15 @@ afterAll(async () => {
   if (server.exitCode === null) await once(server, "exit");
 });
 
+it("prints of the node and its tenants what it prints of a directory", async () => {
+  const over: string[] = [];
+  for (const args of SAME) over.push(await succeed(remote(args, "", tokens.operator)));
+  for (const args of AS_ADMIN) over.push(await succeed(remote(args)));
+  expect(over).toEqual(fromDirectory);
+});
+
 it("writes and reads exact values, as a directory would show them", async () => {
+  await succeed(sql("CREATE TABLE v (id INTEGER PRIMARY KEY, a, b)"));
   const params = '[{"integer":"9007199254740993"},{"base64":"yv4="}]';
   const insert = "INSERT INTO v (id, a, b) VALUES (1, ?, ?) RETURNING a, b, 1.5 AS f, NULL AS n";
   const flags = ["--url", env.KIMBERLITE_URL, "--token", tokens.admin, "--tenant", "1"];
@@ -109,6 +135,56 @@ begin; insert into v (id) values (32);`,
   expect(await succeed(sql("SELECT count(*) AS n FROM v WHERE id = 32"))).toMatch(/│ 0 │/);
   expect(existsSync(join(folder, ".kimberlite-shell-history"))).toBe(false);
 });
+
+it("governs tenants, keys, tokens and grants", async () => {
+  const operator = (...args: string[]) => remote(args, "", tokens.operator);
+  const one = ["--tenant", "1"];
+  await succeed(operator("tenant", "create", "2", "--name", "Hospital B", "--max-ops-per-sec", "500"));
+  expect(await succeed(operator("tenant", "quota", "2", "--burst-ops", "7", "--json"))).toBe(
+    '{"maxOpsPerSec":500,"burstOps":7}\n',
+  );
+  expect(await succeed(operator("tenant", "suspend", "2", "--reason", "unpaid"))).toContain("is suspended");
+  expect(await succeed(operator("tenant", "resume", "2"))).toContain("is active");
+  expect(await succeed(operator("tenant", "describe", "2", "--json"))).toContain('"refusedErasures":[]');
+  expect(
+    await succeed(operator("hold", "release", ...one, "--name", "case 17", "--reason", "settled")),
+  ).toContain("no other stands");
+  expect(await succeed(remote(["key", "rotate-dek", ...one]))).toContain("DEK 2");
+  expect(await succeed(remote(["key", "list", ...one]))).toContain("DEK 2");
+  const made = JSON.parse(await succeed(remote(["token", "create", ...one, "--role", "writer", "--json"])));
+  const { token, key } = made as { readonly token: string; readonly key: { readonly id: string } };
+  await succeed(remote(["sql", "SELECT 1"], "", token));
+  expect(await remote(["token", "revoke", key.id, ...one, "--reason", "lost"])).toMatchObject({
+    code: 2,
+    out: "",
+  });
+  await succeed(remote(["token", "revoke", key.id, ...one]));
+  expect((await remote(["sql", "SELECT 1"], "", token)).code).toBe(4);
+  expect(await succeed(remote(["token", "list", ...one]))).toContain("revoked");
+  const terms = [
+    "--from",
+    "1",
+    "--to",
+    "2",
+    "--of",
+    "v",
+    "--columns",
+    "id",
+    "--expires",
+    "1h",
+    "--purpose",
+    "p",
+  ];
+  const grant = JSON.parse(await succeed(remote(["grant", "create", ...terms, "--json"]))) as { id: string };
+  expect(await succeed(remote(["grant", "list", ...one]))).toContain(grant.id);
+  expect(await succeed(remote(["grant", "revoke", grant.id, "--reason", "over"]))).toContain("is revoked");
+  const checkpoint = join(folder, "checkpoint.txt");
+  writeFileSync(checkpoint, await succeed(remote(["checkpoint", ...one])));
+  expect(await succeed(remote(["verify", ...one, "--checkpoint", checkpoint]))).toContain("whole: ");
+  expect((await remote(["verify", dir])).err).toContain("(unsupported)");
+  expect((await operator("audit", ...one)).err).toContain("(not_authorized)");
+  expect((await remote(["tenant", "list"])).err).toContain("(not_authorized)");
+}, 60_000);
 
 it("lets nobody in but the tenant, and never shows the token", async () => {
   const secret = "kbt_not-a-token-of-anybody";
