@@ -17,6 +17,9 @@ export interface Asked {
   readonly options?: unknown;
 }
 
+/** A tenant that is there already has no part in what would have made another of its id. */
+const MAKING: ReadonlySet<AuditAction> = new Set(["tenant.create", "tenant.import", "tenant.restore"]);
+
 /** Errors of which there is a record already. */
 const RECORDED: WeakSet<Error> = new WeakSet();
 
@@ -44,7 +47,10 @@ async function noteRefusal(node: NodeState, asked: Asked, error: KimberliteError
   if (event === undefined) return;
   const { tenant } = event;
   const own =
-    tenant !== undefined && node.directory.has(tenant as TenantId) && isServed(node, tenant as TenantId);
+    tenant !== undefined &&
+    !MAKING.has(event.action) &&
+    node.directory.has(tenant as TenantId) &&
+    isServed(node, tenant as TenantId);
   await node.directory.note(own ? await auditTenant(node, tenant as TenantId, event) : event);
 }
 
