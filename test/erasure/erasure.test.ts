@@ -206,7 +206,7 @@ describe("a certificate", () => {
       const altered = Buffer.from(bytes);
       altered[at] = (altered[at] as number) ^ 1;
       expect(() => verifyErasureCertificate(altered, key), `byte ${at}`).toThrow(
-        expect.objectContaining({ code: expect.stringMatching(/signature_invalid|certificate_invalid/) }),
+        expect.objectContaining({ code: expect.stringMatching(/^(signature|certificate)_invalid$/) }),
       );
     }
     const stranger = parseVerifierKey((await other.open()).verifierKey());
