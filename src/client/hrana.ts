@@ -3,7 +3,8 @@
  *
  * Kept: integers are exact; a statement is sent once and never again, for it may have been done; the token goes into the
  * header of a request to the given address, is not sent on by a redirect, and stands in no error. A stream that the server
- * let go between two statements is opened anew, unless a transaction was open on it: that is said.
+ * let go between two statements is opened anew, unless a transaction was open on it: then nothing runs until COMMIT, which
+ * fails, or ROLLBACK.
  */
 import { ERROR_CODES, type ErrorCode, type KimberliteError, kimberliteError } from "../errors.ts";
 
@@ -55,6 +56,8 @@ export class HranaStream {
   #baton: string | undefined;
   #usedMs = 0;
   #autocommit = true;
+  /** Why the transaction is gone that the caller may believe in. */
+  #lost: KimberliteError | undefined;
 
   constructor(options: HranaOptions) {
     this.#options = { ...options, url: options.url.replace(/\/+$/, "") };
@@ -67,6 +70,8 @@ export class HranaStream {
 
   /** @throws a `KimberliteError` with the code of the refusal; `overloaded` if the server cannot be reached */
   async execute(statement: HranaStatement): Promise<HranaResult> {
+    this.#renew();
+    if (this.#lost !== undefined) return this.#endLost(this.#lost, statement.sql);
     const [executed] = await this.#ask([{ type: "execute", stmt: toStmt(statement) }]);
     return toResult((executed as Json)["result"] as Json);
   }
@@ -91,6 +96,8 @@ export class HranaStream {
         },
       },
     ];
+    this.#renew();
+    if (this.#lost !== undefined) throw this.#lost;
     const [batch] = await this.#ask([{ type: "batch", batch: { steps } }]);
     const outcome = (batch as Json)["result"] as {
       readonly step_results: readonly (Json | null)[];
@@ -110,8 +117,12 @@ export class HranaStream {
 
   /** @returns the responses, of which none is an error */
   async #ask(requests: readonly Json[]): Promise<readonly Json[]> {
-    this.#renew();
-    const answers = await this.#send([...requests, { type: "get_autocommit" }]);
+    const within = !this.#autocommit;
+    const answers = await this.#send([...requests, { type: "get_autocommit" }]).catch((error: unknown) => {
+      if (within)
+        this.#lost = kimberliteError("transaction_closed", "the transaction was lost with its stream");
+      throw error;
+    });
     const autocommit = answers.at(-1)?.["response"] as { readonly is_autocommit?: boolean } | undefined;
     this.#autocommit = autocommit?.is_autocommit ?? true;
     return answers.slice(0, -1).map((answer) => {
@@ -126,7 +137,17 @@ export class HranaStream {
     this.#baton = undefined;
     if (this.#autocommit) return;
     this.#autocommit = true;
-    throw kimberliteError("transaction_timeout", "the transaction was open for too long; it is rolled back");
+    this.#lost = kimberliteError(
+      "transaction_timeout",
+      "the transaction was open for too long; it is rolled back",
+    );
+  }
+
+  #endLost(lost: KimberliteError, sql: string): HranaResult {
+    const [, word] = /^\s*(commit|end|rollback)(?:\s+transaction)?\s*;?\s*$/i.exec(sql) ?? [];
+    if (word !== undefined) this.#lost = undefined;
+    if (word?.toLowerCase() !== "rollback") throw lost;
+    return { columns: [], rows: [], rowsAffected: 0, lastInsertRowid: undefined };
   }
 
   async #send(requests: readonly Json[]): Promise<readonly Json[]> {

@@ -68,10 +68,18 @@ describe("Vault Transit", () => {
 
   it("that is sealed says so, and serves again when it is not", async () => {
     const master = await open();
+    const wrapped = await master.wrap(KEY, CONTEXT);
     vault.faults.sealed = true;
-    await expect(master.wrap(KEY, CONTEXT)).rejects.toThrow("sealed");
+    for (const use of [
+      () => master.wrap(KEY, CONTEXT),
+      () => master.unwrap(wrapped, CONTEXT),
+      () => open(),
+    ]) {
+      const message = "Vault is sealed: unseal it";
+      await expect(use()).rejects.toMatchObject({ code: "master_key_unreachable", action: "retry", message });
+    }
     delete vault.faults.sealed;
-    expect(await master.unwrap(await master.wrap(KEY, CONTEXT), CONTEXT)).toEqual(KEY);
+    expect(await master.unwrap(wrapped, CONTEXT)).toEqual(KEY);
   });
 
   it("that fails a few times is asked again", async () => {

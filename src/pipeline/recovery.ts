@@ -78,6 +78,9 @@ export async function recover(parts: RecoveryParts): Promise<Recovered> {
   const present = openPresent(parts, { path, key });
   try {
     const log = openLog(parts, present?.meta);
+    // Keys of an earlier day would go on under a version that has its successor already, and draw that one again.
+    const lastVersion = present?.meta.dekVersion ?? 0;
+    if (lastVersion > parts.keys.current.version) parts.keys.logKey(lastVersion);
     if (log.nextOffset === (present?.meta.nextOffset ?? 0n)) {
       const counted = present?.meta.dekVersion === parts.keys.current.version;
       const blocksSealed = counted ? present.meta.blocksSealed : 0;

@@ -35,6 +35,14 @@ describe("an erased subject", () => {
     const certificate = await db.eraseSubject(A, ALICE, REASON);
     const key = parseVerifierKey(db.verifierKey());
     expect(verifySubjectCertificate(certificate.note, key)).toEqual(certificate);
+    const bytes = Buffer.from(certificate.note);
+    for (let at = 0; at < bytes.length; at += 1) {
+      const altered = Buffer.from(bytes);
+      altered[at] = (altered[at] as number) ^ 1;
+      expect(() => verifySubjectCertificate(altered, key), `byte ${at}`).toThrow(
+        expect.objectContaining({ code: expect.stringMatching(/^(signature|certificate)_invalid$/) }),
+      );
+    }
     expect(certificate).toMatchObject({
       tenant: "1",
       reason: "request 4711",
