@@ -538,6 +538,7 @@ export class Kimberlite implements AsyncDisposable {
   ): Authenticator {
     const { clock, jwksPolicy } = this.#open();
     const { issuers = [], ca } = parseOptions(options);
+    if (!Array.isArray(issuers)) throw kimberliteError("invalid_argument", "issuers are a list");
     return new Authentication({
       credentials: this.#access,
       nodeIssuers: issuers.map((issuer) => parseNodeIssuer(issuer, jwksPolicy)),

@@ -128,7 +128,7 @@ describe("limits", () => {
   it("stop a scan of rows that are not shared", async () => {
     hospitals = await Hospitals.make();
     await hospitals.db.execute(OWNER, "CREATE TABLE many (id INTEGER PRIMARY KEY, text TEXT)");
-    const fill = `WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 400)
+    const fill = `WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 2000)
       INSERT INTO many SELECT n, replace(hex(zeroblob(10000)), '0', 'a') FROM c`;
     await hospitals.db.execute(OWNER, fill);
     const stream = await hospitals.streamOf("many");
@@ -138,7 +138,7 @@ describe("limits", () => {
       columns: ["id"],
       where: "instr(text, substr(text, 1, 10000) || 'b') > 0",
     });
-    await hospitals.reopen({ limits: { timeLimitMs: 100 } });
+    await hospitals.reopen({ limits: { timeLimitMs: 20 } });
     const read = hospitals.db.queryShared(READER, stream, "SELECT * FROM many");
     expect(await codeOf(read)).toBe("statement_timeout");
   });
