@@ -138,15 +138,19 @@ export class SchemaTracker {
   /** Reads again what another connection may have changed. @returns whether the schema did */
   refresh(): boolean {
     const version = schemaVersion(this.#connection.db);
-    // One of a table more changes rows and no schema: a connection that missed it would capture the rows unsealed.
-    const declared = this.#subjectColumns.size !== this.#bookkeeping.subjectColumns().length;
-    if (version !== this.#version || declared) {
+    // Asked in this order: a statement makes SQLite read a changed schema, and how it does that matters to `load`.
+    if (version !== this.#version || this.#subjectsDeclared()) {
       this.load();
       this.#dirty = true;
       return true;
     }
     this.nextStream = this.#bookkeeping.readMeta().nextStream;
     return false;
+  }
+
+  /** One more changes rows and no schema: a connection that missed it would capture the rows unsealed. */
+  #subjectsDeclared(): boolean {
+    return this.#subjectColumns.size !== this.#bookkeeping.subjectColumns().length;
   }
 
   #readSubjectColumns(): void {
