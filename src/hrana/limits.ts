@@ -29,8 +29,6 @@ export interface HranaLimits {
   readonly helloTimeoutMs: number;
   /** Bytes of the results of one request; of a pipeline, when no more is run. Cursors are not bound by it. */
   readonly maxResultBytes: number;
-  /** How long a cursor may be open. */
-  readonly cursorTimeLimitMs: number;
 }
 
 export const HRANA_LIMITS: HranaLimits = {
@@ -49,7 +47,6 @@ export const HRANA_LIMITS: HranaLimits = {
   busyTimeoutMs: 5_000,
   helloTimeoutMs: 10_000,
   maxResultBytes: 10 * 1024 * 1024,
-  cursorTimeLimitMs: 60_000,
 };
 
 /** @throws `invalid_argument`, naming the place */
