@@ -43,7 +43,7 @@ export async function serveDataset(
     tokens.push(token);
   }
   await db.close();
-  const server = await startServer(options);
+  const server = await startServer(options, dataset.tenants);
   const token = (tenant: number): string => tokens[tenant - 1] as string;
   return {
     url: server.url,
@@ -61,8 +61,20 @@ interface RunningServer {
   readonly stop: () => Promise<void>;
 }
 
-async function startServer({ build, folder }: NodeOptions): Promise<RunningServer> {
-  const args = [join(build, "cli", "main.js"), "serve", "--dir", folder, "--port", "0", "--json"];
+async function startServer({ build, folder }: NodeOptions, tenants: number): Promise<RunningServer> {
+  // As many as in the library's own measurements: all tenants, and room.
+  const open = `database.maxOpenTenants=${tenants + 16}`;
+  const args = [
+    join(build, "cli", "main.js"),
+    "serve",
+    "--dir",
+    folder,
+    "--port",
+    "0",
+    "--json",
+    "--set",
+    open,
+  ];
   const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
   const lines = createInterface({ input: child.stdout as NonNullable<typeof child.stdout> });
   const [line] = (await Promise.race([

@@ -28,7 +28,7 @@ import { Journal } from "./log/journal.ts";
 import type { LogBuilderOptions } from "./log/log-builder.ts";
 import { listSegments, logFolder } from "./log/segment.ts";
 import type { NoteSigner } from "./log/signed-note.ts";
-import { type Base, type OpenOptions, parseOpenOptions } from "./open-options.ts";
+import { type Base, DEFAULT_MAX_OPEN_TENANTS, type OpenOptions, parseOpenOptions } from "./open-options.ts";
 import { OpenTenants } from "./pipeline/open-tenants.ts";
 import { removeProjections } from "./pipeline/recovery.ts";
 import { finishReencryption } from "./pipeline/reencryption-mark.ts";
@@ -42,7 +42,6 @@ import { SystemTenant } from "./system-tenant.ts";
 import type { TenantQuota } from "./tenant/tenant-config.ts";
 import { SYSTEM_TENANT, type TenantId } from "./tenant/tenant-id.ts";
 
-const DEFAULT_MAX_OPEN = 512;
 const DEFAULT_DEK_BLOCKS = 2 ** 28;
 /** A clock that is off by more than this after a restart is recorded. */
 const JUMP_US = 60_000_000n;
@@ -112,7 +111,7 @@ export class NodeState {
     this.jwksPolicy = base.jwksPolicy;
     this.tenants = new OpenTenants(
       (tenant) => this.#openTenant(tenant),
-      base.options.maxOpenTenants ?? DEFAULT_MAX_OPEN,
+      base.options.maxOpenTenants ?? DEFAULT_MAX_OPEN_TENANTS,
     );
   }
 

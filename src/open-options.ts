@@ -53,6 +53,7 @@ export interface OpenOptions {
   readonly randomness?: Randomness;
 }
 
+export const DEFAULT_MAX_OPEN_TENANTS = 512;
 const MIN_FILE_BYTES = 4_096;
 const DEFAULT_CLOCK_GAP_MS = 31 * 86_400_000;
 

@@ -88,7 +88,7 @@ export function keptUri(uri: string): string {
 /** Opens an installation that `initialise` made. @throws `directory_not_initialised`, and what `Kimberlite.open` throws */
 export async function openInstallation(
   paths: InstallationPaths,
-  options: Pick<OpenOptions, "onProgress" | "jwks"> = {},
+  options: Pick<OpenOptions, "onProgress" | "jwks" | "limits" | "maxOpenTenants"> = {},
 ): Promise<Kimberlite> {
   if (readInstallation(systemDisk, paths.data) === undefined) {
     throw kimberliteError(

@@ -7,9 +7,11 @@ import { join } from "node:path";
 import { kimberliteError } from "../errors.ts";
 import { systemDisk } from "../host/disk.ts";
 import { registerHrana } from "../hrana/register.ts";
-import { gatherSettings, nodeIssuersOf, parseServerConfig, type ServerSettings } from "../server/config.ts";
+import { parseServerConfig } from "../server/config.ts";
 import { createLog } from "../server/log.ts";
 import { Server } from "../server/server.ts";
+import { gatherSettings } from "../server/setting-sources.ts";
+import { nodeIssuersOf, openOptionsOf, type ServerSettings } from "../server/settings.ts";
 import type { GlobalOptions } from "./arguments.ts";
 import { reportFailure } from "./failure.ts";
 import { installationPaths, openInstallation, rotateOpenMasterKeyTo } from "./installation.ts";
@@ -27,7 +29,7 @@ export async function serve(options: ServeFlags): Promise<undefined> {
   const config = parseServerConfig(settings);
   const { masterKeys } = config;
   const paths = installationPaths(options.dir);
-  const db = await openInstallation(paths, { jwks: config.jwks });
+  const db = await openInstallation(paths, openOptionsOf(config));
   try {
     await using server = await Server.start({
       db,

@@ -16,7 +16,6 @@ import { TenantId } from "../tenant/tenant-id.ts";
 import { AdminGate } from "./admin-gate.ts";
 import { bearerOf } from "./bearer.ts";
 import { compileCheck } from "./check.ts";
-import type { ServerConfig } from "./config.ts";
 import { IdempotentRequests, parseIdempotencyKey } from "./idempotency.ts";
 import { toJsonValue } from "./json-value.ts";
 import { openApiDocument } from "./openapi.ts";
@@ -24,6 +23,7 @@ import type { Call, Input, Operation, Streamed } from "./operation.ts";
 import { OPERATIONS } from "./operations.ts";
 import { nextLink } from "./pagination.ts";
 import type { Services } from "./services.ts";
+import type { ServerConfig } from "./settings.ts";
 
 interface AdminParts {
   readonly host: ServedHost;

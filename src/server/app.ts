@@ -22,10 +22,10 @@ import type { Principal } from "../auth/principal.ts";
 import { kimberliteError } from "../errors.ts";
 import type { Randomness } from "../host/randomness.ts";
 import { parseJsonBody } from "../hrana/json-body.ts";
-import type { ServerConfig } from "./config.ts";
 import type { Connections } from "./connections.ts";
 import { isHealthCheck } from "./health.ts";
 import { PROBLEM_TYPE, rawProblem, toProblem } from "./problem.ts";
+import type { ServerConfig } from "./settings.ts";
 import { MIN_VERSION } from "./tls.ts";
 
 declare module "fastify" {

@@ -1,23 +1,21 @@
 /**
- * What a server can be told, in one schema for its configuration file, the environment and flags.
+ * What a server can be told, as one schema for its configuration file, the environment and flags.
  *
- * Kept: a name that the schema does not know is refused wherever it is written. Later sources win: defaults, file,
- * environment, flags.
+ * Kept: a name that the schema does not know is refused wherever it is written.
  */
 import { Type } from "typebox";
 import { Compile } from "typebox/compile";
-import type { NodeIssuerConfig } from "../auth/issuer.ts";
-import type { PublicJwk } from "../auth/jwk.ts";
-import type { JwksPolicy } from "../auth/jwks-uri.ts";
-import type { TenantRole } from "../auth/principal.ts";
 import { assert, kimberliteError } from "../errors.ts";
-import { parseJsonBody } from "../hrana/json-body.ts";
-import { TenantId } from "../tenant/tenant-id.ts";
-import type { FolderSettings } from "./services.ts";
-import type { TlsSettings } from "./tls.ts";
+import { DEFAULT_MAX_OPEN_TENANTS } from "../open-options.ts";
+import { DEFAULT_LIMITS } from "../projection/connection.ts";
+import type { ServerConfig, ServerSettings } from "./settings.ts";
 
 const Count = (given: number, about: string, minimum = 1): Type.TInteger =>
   Type.Integer({ default: given, minimum, maximum: 2 ** 40, description: about });
+
+/** As the engine bounds it. */
+const Limit = (given: number, about: string): Type.TInteger =>
+  Type.Integer({ default: given, minimum: 1, maximum: 2 ** 31 - 1, description: about });
 
 const Limits = Type.Object(
   {
@@ -51,6 +49,20 @@ const Metrics = Type.Object(
       maximum: 10_000,
       description: "tenants that have numbers of their own, for operators; the rest together",
     }),
+  },
+  { additionalProperties: false },
+);
+
+/** What the engine is opened with; the library's defaults are the server's. */
+const Database = Type.Object(
+  {
+    maxOpenTenants: Limit(DEFAULT_MAX_OPEN_TENANTS, "tenants open at a time; the others are cold"),
+    timeLimitMs: Limit(DEFAULT_LIMITS.timeLimitMs, "how long one statement may run"),
+    maxResultRows: Limit(DEFAULT_LIMITS.maxResultRows, "rows that one statement may give"),
+    maxResultBytes: Limit(DEFAULT_LIMITS.maxResultBytes, "bytes that one statement may give"),
+    maxValueBytes: Limit(DEFAULT_LIMITS.maxValueBytes, "bytes of one value or row"),
+    maxSqlBytes: Limit(DEFAULT_LIMITS.maxSqlBytes, "bytes of the text of one statement"),
+    maxTransactionBytes: Limit(DEFAULT_LIMITS.maxTransactionBytes, "bytes of one transaction's changes"),
   },
   { additionalProperties: false },
 );
@@ -138,78 +150,10 @@ const Schema = Type.Object(
       description: "what is logged of requests, on standard error",
     }),
     limits: Limits,
+    database: Database,
   },
   { additionalProperties: false },
 );
-
-/** What bounds a server; the schema says what each is. */
-export interface ServerLimits {
-  readonly maxBodyBytes: number;
-  readonly maxHeaderBytes: number;
-  readonly maxUnreadBytes: number;
-  readonly maxConnections: number;
-  readonly maxConnectionsPerTenant: number;
-  readonly maxRequestsPerConnection: number;
-  readonly maxAdminRequestsPerTenant: number;
-  readonly headersTimeoutMs: number;
-  readonly requestTimeoutMs: number;
-  readonly idleTimeoutMs: number;
-  readonly keepAliveTimeoutMs: number;
-  readonly drainTimeoutMs: number;
-  readonly maxEventLoopDelayMs: number;
-  readonly maxHeapBytes: number;
-}
-
-/** A server's settings, complete. */
-export interface ServerConfig {
-  readonly host: string;
-  readonly port: number;
-  readonly trustedProxies: readonly string[];
-  readonly tls?: TlsSettings;
-  readonly folders: FolderSettings;
-  readonly backupPlaces: Readonly<Record<string, { readonly logs: string; readonly keys?: string }>>;
-  readonly masterKeys: Readonly<Record<string, string>>;
-  readonly tenantMasterKeySchemes: readonly string[];
-  readonly issuers: readonly IssuerSettings[];
-  readonly jwks: JwksPolicy;
-  readonly metrics: MetricsSettings;
-  readonly log: "info" | "error" | "silent";
-  readonly limits: ServerLimits;
-}
-
-/** An issuer of the node's own, as it is written. */
-export interface IssuerSettings {
-  readonly issuer: string;
-  readonly audience: string;
-  readonly jwksUri?: string;
-  readonly keys?: readonly Readonly<Record<string, string>>[];
-  readonly maxRole?: TenantRole;
-  readonly defaultRole?: TenantRole;
-  readonly tenants?: readonly string[];
-  readonly operators?: boolean;
-}
-
-/** For `Kimberlite.authenticator`. @throws `invalid_argument` */
-export function nodeIssuersOf({ issuers }: Pick<ServerConfig, "issuers">): NodeIssuerConfig[] {
-  return issuers.map(({ tenants, keys, ...rest }) => ({
-    ...rest,
-    ...(tenants === undefined ? {} : { tenants: tenants.map((tenant) => TenantId(tenant)) }),
-    ...(keys === undefined ? {} : { keys: keys as unknown as readonly PublicJwk[] }),
-  }));
-}
-
-/** What `/metrics` shows, and to whom. */
-export interface MetricsSettings {
-  readonly open: boolean;
-  readonly tenantLabels: number;
-}
-
-/** A server's settings as they are given: what is absent has its default. */
-export type ServerSettings = Partial<Omit<ServerConfig, "limits" | "metrics" | "jwks">> & {
-  readonly limits?: Partial<ServerLimits>;
-  readonly metrics?: Partial<MetricsSettings>;
-  readonly jwks?: Partial<JwksPolicy>;
-};
 
 const checker = Compile(Schema);
 
@@ -221,6 +165,7 @@ export function parseServerConfig(settings: ServerSettings = {}): ServerConfig {
     metrics: overlaid(Metrics, settings.metrics),
     jwks: overlaid(Jwks, settings.jwks),
     limits: overlaid(Limits, settings.limits),
+    database: overlaid(Database, settings.database),
   };
   // The compiler compares the schema with the interface here.
   if (checker.Check(config)) return config satisfies ServerConfig;
@@ -243,65 +188,8 @@ function defaultsOf(schema: Type.TObject): Record<string, unknown> {
   );
 }
 
-/** Prefix of the variables of the environment that are settings. */
-const VARIABLE_PREFIX = "KIMBERLITE_SERVE_";
-
-/** Where settings are written, the later ones winning. */
-export interface SettingSources {
-  /** The bytes of the configuration file: JSON. */
-  readonly file?: Buffer | undefined;
-  /** Those that begin with `KIMBERLITE_SERVE_` count: `KIMBERLITE_SERVE_LIMITS__MAX_BODY_BYTES` is `limits.maxBodyBytes`. */
-  readonly environment: Readonly<Record<string, string | undefined>>;
-  /** `name=value`, such as `limits.maxBodyBytes=1048576`; lists and objects in JSON. */
-  readonly assignments: readonly string[];
-}
-
-/** Settings of all sources, for `parseServerConfig`. @throws `invalid_argument` */
-export function gatherSettings({ file, environment, assignments }: SettingSources): ServerSettings {
-  const settings: Record<string, unknown> = file === undefined ? {} : parseFile(file);
-  for (const [name, text] of Object.entries(environment)) {
-    if (!name.startsWith(VARIABLE_PREFIX) || text === undefined) continue;
-    const path = name.slice(VARIABLE_PREFIX.length).split("__").map(toCamel);
-    assign(settings, path, { text, source: name });
-  }
-  for (const assignment of assignments) {
-    const [name = "", ...rest] = assignment.split("=");
-    if (rest.length === 0) throw kimberliteError("invalid_argument", "a setting is NAME=VALUE");
-    assign(settings, name.split("."), { text: rest.join("="), source: name });
-  }
-  return settings;
-}
-
-function parseFile(file: Buffer): Record<string, unknown> {
-  const settings = parseJsonBody(file);
-  if (typeof settings === "object" && settings !== null && !Array.isArray(settings)) {
-    return settings as Record<string, unknown>;
-  }
-  throw kimberliteError("invalid_argument", "the configuration file is a JSON object");
-}
-
-function toCamel(name: string): string {
-  return name.toLowerCase().replaceAll(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
-}
-
-function assign(
-  settings: Record<string, unknown>,
-  path: readonly string[],
-  { text, source }: { readonly text: string; readonly source: string },
-): void {
-  const schema = schemaAt(path);
-  if (schema === undefined) throw kimberliteError("invalid_argument", `there is no setting ${source}`);
-  let within = settings;
-  for (const name of path.slice(0, -1)) {
-    const next = within[name] ?? {};
-    if (typeof next !== "object") throw kimberliteError("invalid_argument", `${name} is an object`);
-    within[name] = next;
-    within = next as Record<string, unknown>;
-  }
-  within[path.at(-1) as string] = schema.type === "string" ? text : parseValue(text, source);
-}
-
-function schemaAt(path: readonly string[]): { readonly type?: string } | undefined {
+/** What a setting is, by the names that lead to it; undefined if there is none. */
+export function settingAt(path: readonly string[]): { readonly type?: string } | undefined {
   let schema: unknown = Schema;
   for (const name of path) {
     const properties = (schema as { readonly properties?: Record<string, unknown> }).properties ?? {};
@@ -309,12 +197,4 @@ function schemaAt(path: readonly string[]): { readonly type?: string } | undefin
     schema = properties[name];
   }
   return schema as { readonly type?: string };
-}
-
-function parseValue(text: string, source: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw kimberliteError("invalid_argument", `the setting ${source} is a number, or JSON`);
-  }
 }

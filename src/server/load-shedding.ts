@@ -8,8 +8,8 @@
 import type { FastifyInstance } from "fastify";
 import { kimberliteError } from "../errors.ts";
 import type { Clock } from "../host/clock.ts";
-import type { ServerLimits } from "./config.ts";
 import { isHealthCheck } from "./health.ts";
+import type { ServerLimits } from "./settings.ts";
 
 const SAMPLE_EVERY_MS = 250;
 const SAMPLES = 3;

@@ -16,12 +16,13 @@ import type { ServedHost } from "../hrana/served-host.ts";
 import type { Kimberlite } from "../kimberlite.ts";
 import { registerAdminApi } from "./admin-api.ts";
 import { createApp } from "./app.ts";
-import { parseServerConfig, type ServerConfig, type ServerSettings } from "./config.ts";
+import { parseServerConfig } from "./config.ts";
 import { Connections } from "./connections.ts";
 import { registerHealth } from "./health.ts";
 import { registerLoadShedding } from "./load-shedding.ts";
 import { ServerMetrics } from "./metrics.ts";
 import { Folders, type Services } from "./services.ts";
+import type { ServerConfig, ServerSettings } from "./settings.ts";
 import { registerTelemetry } from "./telemetry.ts";
 import { loadTls, TlsReloader, type TlsSettings } from "./tls.ts";
 

@@ -48,7 +48,8 @@ beforeAll(async () => {
     kimberlite(["hold", "place", "--tenant", "1", "--name", "case 17", "--reason", "court order"]),
   );
   for (const args of [...SAME, ...AS_ADMIN]) fromDirectory.push(await succeed(kimberlite(args)));
-  server = spawn(process.execPath, [MAIN, "serve", "--port", "0", "--json", "--dir", dir], {
+  const limits = ["--set", "database.maxResultRows=1000", "--set", "database.maxOpenTenants=1"];
+  server = spawn(process.execPath, [MAIN, "serve", "--port", "0", "--json", "--dir", dir, ...limits], {
     env: { ...process.env, NODE_COMPILE_CACHE: COMPILED },
     stdio: ["ignore", "pipe", "pipe"],
   });
@@ -97,12 +98,14 @@ it("ends with the code that the directory would end with", async () => {
     sql("INSERT INTO v (id) VALUES (7), (7)"),
     remote(["sql", "INSERT INTO v (id) VALUES (8)"], "", tokens.reader),
     sql("SELECT 1", "--at", "0"),
+    sql("WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 1001) SELECT i FROM n"),
   ]);
   expect(failures.map(({ code, err }) => [code, /\((\w+)\)\n$/.exec(err)?.[1]])).toEqual([
     [2, "invalid_sql"],
     [3, "constraint_violation"],
     [2, "read_only"],
     [2, "unsupported"],
+    [7, "result_too_large"],
   ]);
 });
 

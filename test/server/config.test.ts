@@ -1,6 +1,9 @@
 /** Settings: one schema for file, environment and flags, and no name that it does not know. */
 import { describe, expect, it } from "vitest";
-import { gatherSettings, parseServerConfig, type ServerSettings } from "../../src/server/config.ts";
+import { DEFAULT_LIMITS } from "../../src/projection/connection.ts";
+import { parseServerConfig } from "../../src/server/config.ts";
+import { gatherSettings } from "../../src/server/setting-sources.ts";
+import { openOptionsOf, type ServerSettings } from "../../src/server/settings.ts";
 
 const file = (settings: unknown): Buffer => Buffer.from(JSON.stringify(settings));
 
@@ -26,6 +29,19 @@ describe("settings", () => {
     });
   });
 
+  it("of the database reach it, each by its own name", () => {
+    const settings = gatherSettings({
+      file: file({ database: { maxOpenTenants: 7, maxResultRows: 10 } }),
+      environment: { KIMBERLITE_SERVE_DATABASE__TIME_LIMIT_MS: "500" },
+      assignments: ["database.maxOpenTenants=1016", "jwks.allowLoopback=true"],
+    });
+    expect(openOptionsOf(parseServerConfig(settings))).toEqual({
+      maxOpenTenants: 1_016,
+      limits: { ...DEFAULT_LIMITS, maxResultRows: 10, timeLimitMs: 500 },
+      jwks: { allowLoopback: true, allowPrivateAddresses: false },
+    });
+  });
+
   it("that are unknown, or of the wrong kind, are refused wherever they are written", () => {
     const none = { environment: {}, assignments: [] };
     const refused = (gather: () => ServerSettings): void => {
@@ -38,6 +54,10 @@ describe("settings", () => {
     refused(() => gatherSettings({ ...none, file: file({ limits: 7 }) }));
     refused(() => gatherSettings({ ...none, file: file({ port: 65_536 }) }));
     refused(() => gatherSettings({ ...none, file: file({ tls: { certFile: "a" } }) }));
+    refused(() => gatherSettings({ ...none, file: file({ database: { maxOpen: 1 } }) }));
+    refused(() => gatherSettings({ ...none, file: file({ database: { maxOpenTenants: 0 } }) }));
+    refused(() => gatherSettings({ ...none, file: file({ database: { timeLimitMs: 2 ** 31 } }) }));
+    refused(() => gatherSettings({ ...none, assignments: ["database.dataDir=/"] }));
     refused(() => gatherSettings({ ...none, file: file([]) }));
     refused(() => gatherSettings({ ...none, file: Buffer.from('{"port":1,"port":2}') }));
     refused(() => gatherSettings({ ...none, environment: { KIMBERLITE_SERVE_PROT: "1" } }));

@@ -13,9 +13,9 @@ import type { Logger } from "pino";
 import { expect, it } from "vitest";
 import { registerHrana } from "../../src/hrana/register.ts";
 import { TenantId } from "../../src/index.ts";
-import type { MetricsSettings } from "../../src/server/config.ts";
 import { createLog } from "../../src/server/log.ts";
 import { OPERATIONS } from "../../src/server/operations.ts";
+import type { MetricsSettings } from "../../src/server/settings.ts";
 import { Scratch } from "../isolation/scratch.ts";
 import { startServed } from "./served.ts";
 
