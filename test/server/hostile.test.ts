@@ -73,6 +73,19 @@ describe("bodies", () => {
     expect(({} as { admin?: boolean }).admin).toBeUndefined();
   });
 
+  it("are looked through in time that grows with their length, also where a string in them has no end", async () => {
+    const began = performance.now();
+    for (const body of [
+      `"${'\\"'.repeat(300_000)}`,
+      `"${'\\"'.repeat(300_000)}\\`,
+      `{"a":"${"\\\\".repeat(400_001)}`,
+      `{${'"a'.repeat(300_001)}`,
+    ]) {
+      expect(await post(body)).toBe("invalid_argument");
+    }
+    expect(performance.now() - began).toBeLessThan(5_000);
+  });
+
   it("are of the type that is served, and no larger than is taken", async () => {
     expect(await post("a=b", "application/x-www-form-urlencoded")).toBe("media_type_unsupported");
     expect(await post("{}", "text/plain")).toBe("media_type_unsupported");
