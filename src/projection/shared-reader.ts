@@ -16,6 +16,7 @@ import { ProjectionReader } from "./reader.ts";
 import { hideSchemaTable } from "./schema-table.ts";
 import { readShape } from "./shared-shape.ts";
 import { type SharedView, sameShape, sharedOffer } from "./shared-table.ts";
+import { isExplain } from "./sql-text.ts";
 import type { SqliteDatabase, SqliteStatement } from "./sqlite.ts";
 import type { StatementDescription } from "./statement-cache.ts";
 import { quoteName } from "./tables.ts";
@@ -119,7 +120,6 @@ function openEmpty(limits: StatementLimits): Connection {
 
 /** The plan of a query names addresses in memory, and how the owner's table is read. EXPLAIN can only come first. */
 function refuseExplain(sql: unknown): void {
-  if (typeof sql !== "string" || !/^(?:\s|;|--[^\n]*(?:\n|$)|\/\*[\s\S]*?(?:\*\/|$))*explain\b/i.test(sql))
-    return;
+  if (typeof sql !== "string" || !isExplain(sql)) return;
   throw kimberliteError("unsupported_sql", "EXPLAIN is not available on what is shared");
 }

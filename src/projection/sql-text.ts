@@ -6,7 +6,7 @@
  * one of the forms below is SQLite's to judge. Cost: one pass, whatever the text.
  */
 
-import { scanSql } from "./sql-tokens.ts";
+import { scanSql, startOf } from "./sql-tokens.ts";
 
 /** A statement about the session rather than the data. Names are as written, without quotes. */
 export type SessionControl =
@@ -46,6 +46,10 @@ function noteNumbered(names: (string | null)[], place: string): void {
   names[number - 1] ??= place;
 }
 
+const EXPLAIN = /^explain(?![\w$\u0080-\uffff])/i;
+const WITH = /^with\b/i;
+const READS = /^(?:select|values|explain|pragma)\b/i;
+const LONGEST_WORD = "explain".length;
 const LEADING = /^(?:\s+|--[^\n]*(?:\n|$)|\/\*[\s\S]*?\*\/)*/;
 const TRAILING = /(?:\s|;)*$/;
 const NAME = String.raw`("(?:[^"]|"")+"|\x60[^\x60]+\x60|\[[^\]]+\]|'[^']+'|[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)`;
@@ -53,14 +57,20 @@ const FIRST_WORD = /^(?:begin|commit|end|rollback|savepoint|release|pragma)\b/i;
 
 /** True for EXPLAIN and EXPLAIN QUERY PLAN. */
 export function isExplain(sql: string): boolean {
-  return /^explain\b/i.test(sql.replace(LEADING, ""));
+  return EXPLAIN.test(beginning(sql));
 }
 
 /** True for a text that may be one that only reads: worth asking a connection that only reads. */
 export function mayRead(sql: string): boolean {
-  const text = sql.replace(LEADING, "");
-  if (/^with\b/i.test(text)) return !/\b(?:insert|update|delete|replace)\b/i.test(text);
-  return /^(?:select|values|explain|pragma)\b/i.test(text);
+  const text = beginning(sql);
+  if (WITH.test(text)) return !/\b(?:insert|update|delete|replace)\b/i.test(sql);
+  return READS.test(text);
+}
+
+/** As much of the first token as is looked at. */
+function beginning(sql: string): string {
+  const start = startOf(sql);
+  return sql.slice(start, start + LONGEST_WORD + 1);
 }
 
 const BEGIN =

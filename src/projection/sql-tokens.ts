@@ -11,7 +11,8 @@ export type TokenKind = "word" | "name" | "string" | "number" | "variable" | "ma
 
 export type OnToken = (kind: TokenKind, start: number, end: number) => void;
 
-const SPACE = /[ \t\n\f\r]+/y;
+/** A byte order mark is one where a token could begin. */
+const SPACE = /[ \t\n\v\f\r\ufeff]+/y;
 /** SQLite takes every character past ASCII for part of a name, and `$` for one that does not begin it. */
 const WORD = /[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*/y;
 const NUMBER = /[0-9][\w.$\u0080-\uffff]*/y;
@@ -69,6 +70,17 @@ function endOf(sql: string, close: string, from: number): number {
 function match(pattern: RegExp, sql: string, at: number): number {
   pattern.lastIndex = at;
   return pattern.test(sql) ? pattern.lastIndex : at;
+}
+
+/** Where the first token that is no semicolon begins: SQLite passes over those too. */
+export function startOf(sql: string): number {
+  let at = 0;
+  while (at < sql.length) {
+    const next = sql[at] === ";" ? at + 1 : skipBlank(sql, at);
+    if (next === at) return at;
+    at = next;
+  }
+  return at;
 }
 
 /** The name that a token stands for, as SQLite compares names: without quotes, in lower case. */
