@@ -38,6 +38,8 @@ export interface ServedHost {
 
 /** What is needed of a socket to know when it ends, and to end it. */
 export interface ConnectionSocket {
+  /** True once it is closing or closed. */
+  readonly destroyed: boolean;
   once(event: "close", listener: () => void): unknown;
   destroy(): unknown;
 }

@@ -42,7 +42,7 @@ export function registerAdminApi(app: FastifyInstance, parts: AdminParts): void 
   const shared: Shared = {
     ...parts,
     gate: new AdminGate(parts.config.limits.maxAdminRequestsPerTenant),
-    idempotent: new IdempotentRequests(),
+    idempotent: new IdempotentRequests(parts.host.clock),
   };
   app.addHook("onSend", async (_request, reply) => {
     void reply.header("cache-control", "no-store").header("x-content-type-options", "nosniff");
@@ -73,10 +73,10 @@ function addRoute(app: FastifyInstance, operation: Operation, shared: Shared): v
   app.route({
     method: operation.method,
     url: toRoute(operation.path),
-    onRequest: async (request, reply) => admit(request, reply, operation, shared),
+    onRequest: async (request) => admit(request, operation, shared),
     handler: async (request, reply) => {
       const input = read(request);
-      const call = makeCall(request, reply, shared);
+      const call = makeCall(request, shared);
       const answer = await runOnce(request, operation, { call, input, shared });
       return sendAnswer(request, reply, operation, answer);
     },
@@ -88,12 +88,7 @@ function toRoute(path: string): string {
 }
 
 /** Who asks, whether they may, and whether there is room; all before the body is read. */
-async function admit(
-  request: FastifyRequest,
-  reply: FastifyReply,
-  { action }: Operation,
-  { host, gate }: Shared,
-): Promise<void> {
+async function admit(request: FastifyRequest, { action }: Operation, { host, gate }: Shared): Promise<void> {
   if (action === "public") return;
   const origin = { remoteAddress: request.ip, requestId: request.id };
   const principal = await host.authenticate(bearerOf(request.headers.authorization), origin);
@@ -101,8 +96,7 @@ async function admit(
   host.holdConnection(principal, request.raw.socket);
   if (action !== "authenticated") requireAuthorized(principal, action, { request, host });
   if (principal.kind === "tenant") {
-    const leave = gate.enter(principal.tenant);
-    reply.raw.once("close", leave);
+    request.exchange?.whenOver(gate.enter(principal.tenant));
   }
 }
 
@@ -144,11 +138,11 @@ function inputReader(operation: Operation): (request: FastifyRequest) => Input {
   };
 }
 
-function makeCall(request: FastifyRequest, reply: FastifyReply, { host, services }: Shared): Call {
+function makeCall(request: FastifyRequest, { host, services }: Shared): Call {
   const { principal } = request;
   assert(principal !== null, "an operation runs for somebody who is known");
   const gone = new AbortController();
-  reply.raw.once("close", () => gone.abort());
+  request.exchange?.whenOver(() => gone.abort());
   return {
     db: host.db,
     services,
@@ -171,18 +165,15 @@ function runOnce(
 ): Promise<unknown> {
   const key =
     operation.method === "POST" ? parseIdempotencyKey(request.headers["idempotency-key"]) : undefined;
-  if (key === undefined) return operation.run(call, input);
+  if (key === undefined || operation.reads === true) return operation.run(call, input);
   const fingerprint = createHash("sha256")
     .update(`${operation.id}\n${request.url}\n${JSON.stringify(input.body) ?? ""}`)
     .digest("base64url");
-  const caller = callerOf(call.principal);
-  return shared.idempotent.run({ caller, key, fingerprint }, () => operation.run(call, input));
-}
-
-/** A credential's own keys: what one was answered is never told to another. */
-function callerOf(principal: Principal): string {
-  const whose = principal.kind === "tenant" ? principal.tenant : "operator";
-  return `${whose}/${principal.credential.kind}/${principal.credential.id}`;
+  const { principal } = call;
+  const owner = principal.kind === "tenant" ? principal.tenant.toString() : "operator";
+  // What one was answered is never told to another; a token that was renewed in between is of the same actor.
+  const asked = { owner, key: `${principal.actor}\n${key}`, fingerprint };
+  return shared.idempotent.run(asked, () => operation.run(call, input));
 }
 
 /** What the schema publishes leaves, and nothing else that the engine gave. */

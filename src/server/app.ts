@@ -16,13 +16,14 @@ import {
   type ServerOptions as SecureServerOptions,
 } from "node:https";
 import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import type { SecureContextOptions } from "node:tls";
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import type { Principal } from "../auth/principal.ts";
 import { kimberliteError } from "../errors.ts";
 import type { Randomness } from "../host/randomness.ts";
 import { parseJsonBody } from "../hrana/json-body.ts";
-import type { Connections } from "./connections.ts";
+import type { Connections, Exchange } from "./connections.ts";
 import { isHealthCheck } from "./health.ts";
 import { PROBLEM_TYPE, rawProblem, toProblem } from "./problem.ts";
 import type { ServerConfig } from "./settings.ts";
@@ -32,6 +33,8 @@ declare module "fastify" {
   interface FastifyRequest {
     /** Who the request speaks for; null where nobody needs to be known. */
     principal: Principal | null;
+    /** Null where it was refused before it was counted. */
+    exchange: Exchange | null;
   }
 }
 
@@ -61,11 +64,12 @@ export function createApp(parts: AppParts): FastifyInstance {
     forceCloseConnections: false,
     exposeHeadRoutes: false,
     trustProxy: trustedProxies.length === 0 ? false : [...trustedProxies],
-    clientErrorHandler: (error, socket) => answerRaw(error, socket, parts.randomness),
+    clientErrorHandler: (error, socket) => answerRaw(error, socket, parts),
     frameworkErrors: (error, request, reply) => answerProblem(error, request, reply),
     routerOptions: { maxParamLength: 512 },
   }) as unknown as FastifyInstance;
   app.decorateRequest("principal", null);
+  app.decorateRequest("exchange", null);
   app.setErrorHandler((error, request, reply) => answerProblem(error, request, reply));
   app.setNotFoundHandler((request, reply) =>
     answerProblem(kimberliteError("route_not_found", "there is nothing at this path"), request, reply),
@@ -86,7 +90,9 @@ export function createApp(parts: AppParts): FastifyInstance {
 async function letIn(request: FastifyRequest, reply: FastifyReply, parts: AppParts): Promise<void> {
   void reply.header("x-request-id", request.id);
   const { connections } = parts;
-  if (connections.countRequest(request.raw.socket, reply.raw)) void reply.header("connection", "close");
+  request.exchange = connections.begin(request.raw.socket, { request: request.raw, answer: reply.raw });
+  if (request.exchange.isLast) void reply.header("connection", "close");
+  requireOneOfEach(request);
   if (isHealthCheck(request)) return;
   if (parts.isDraining()) {
     void reply.header("connection", "close");
@@ -108,12 +114,63 @@ function answerProblem(error: unknown, request: FastifyRequest, reply: FastifyRe
     .send(body);
 }
 
-/** Of a request that is no HTTP, or did not arrive in time. */
-function answerRaw(error: Error, socket: Socket, randomness: Randomness): void {
-  const gone = (error as NodeJS.ErrnoException).code === "ECONNRESET" || !socket.writable;
+const SINGLE: ReadonlySet<string> = new Set(["host", "authorization"]);
+
+/** Whoever stands between may have read another than we would. @throws `invalid_argument` (RFC 9112 §3.2) */
+function requireOneOfEach({ raw }: FastifyRequest): void {
+  const { rawHeaders, httpVersion } = raw;
+  let hosts = 0;
+  let credentials = 0;
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = (rawHeaders[at] as string).toLowerCase();
+    if (!SINGLE.has(name)) continue;
+    if (name === "host") hosts += 1;
+    else credentials += 1;
+  }
+  if (hosts > 1 || credentials > 1) {
+    throw kimberliteError("invalid_argument", "a header that may come once came twice");
+  }
+  if (hosts === 0 && httpVersion === "1.1") {
+    throw kimberliteError("invalid_argument", "the request has no Host");
+  }
+}
+
+/** Connections that are being answered what ends them. */
+const ending: WeakSet<Socket> = new WeakSet();
+
+/**
+ * Of a request that is no HTTP, or did not arrive in time. What was asked before it on the connection is answered first:
+ * else a client would take this for the answer to something that is being done.
+ */
+function answerRaw(error: Error, socket: Socket, { connections, randomness }: AppParts): void {
+  if ((error as NodeJS.ErrnoException).code === "ECONNRESET" || !socket.writable) return socket.destroySoon();
+  if (ending.has(socket)) return;
+  ending.add(socket);
+  socket.pause();
+  const underWay = connections.underWay(socket);
+  const whole = underWay.filter(({ isWhole }) => isWhole);
   // What was answered in part already cannot be answered again.
-  if (!gone && socket.bytesWritten === 0) socket.end(rawProblem(error, newId(randomness)));
-  socket.destroySoon();
+  const answered = underWay.some(({ isWhole, isAnswered }) => !isWhole && isAnswered);
+  let left = whole.length;
+  const answer = (): void => {
+    if (left > 0) return;
+    if (socket.writable && !answered) socket.end(rawProblem(error, newId(randomness)));
+    socket.destroySoon();
+  };
+  for (const exchange of whole) {
+    exchange.whenOver(() => {
+      left -= 1;
+      answer();
+    });
+  }
+  answer();
+}
+
+/** A request that asks for a tunnel, which there is none of. */
+function refuseTunnel(socket: Duplex, randomness: Randomness): void {
+  socket.on("error", () => undefined);
+  const error = kimberliteError("method_not_allowed", "the server makes no tunnels");
+  socket.end(rawProblem(error, newId(randomness)));
 }
 
 function makeHttpServer(handler: RequestListener, parts: AppParts): HttpServer | HttpsServer {
@@ -124,15 +181,27 @@ function makeHttpServer(handler: RequestListener, parts: AppParts): HttpServer |
     requestTimeout: limits.requestTimeoutMs,
     keepAliveTimeout: limits.keepAliveTimeoutMs,
     connectionsCheckingInterval: CHECK_CONNECTIONS_MS,
+    // Asked for by `letIn`, whose refusal has a code.
+    requireHostHeader: false,
     noDelay: true,
+    // A client that is gone without a word is noticed also while it waits for an answer.
+    keepAlive: true,
   };
   const server =
     parts.tls === undefined
       ? createServer(options, handler)
       : createSecureServer({ ...options, ...secured(parts.tls, limits.headersTimeoutMs) }, handler);
   server.timeout = limits.idleTimeoutMs;
+  server.on("timeout", (socket: Socket) => {
+    // Silent because we are at work is not silent.
+    const working = parts.connections.underWay(socket).some((one) => one.isWhole && !one.isAnswered);
+    if (!working) socket.destroy();
+  });
   // Those between the two limits are told to come again; past the second nothing is left to tell them with.
   server.maxConnections = limits.maxConnections * 2;
+  // Nothing but `100-continue` is expected of anyone; what else a client expects is as if it were not said.
+  server.on("checkExpectation", handler);
+  server.on("connect", (_request: IncomingMessage, socket: Duplex) => refuseTunnel(socket, parts.randomness));
   server.on(parts.tls === undefined ? "connection" : "secureConnection", (socket: Socket) =>
     parts.connections.add(socket),
   );

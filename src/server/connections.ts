@@ -1,8 +1,9 @@
 /**
- * Connections: how many there are in all and for each tenant, and how many requests one has had.
+ * Connections: how many there are in all and for each tenant, and which requests one has under way.
  *
  * A connection is its tenant's from the first request that was authenticated on it; one that speaks for several tenants
- * in turn, as a proxy does, counts for each.
+ * in turn, as a proxy does, counts for each. Kept: what has ended is counted no more, also where it ended before it was
+ * known whose it is, or while its request stood in line behind another's answer.
  */
 import { kimberliteError } from "../errors.ts";
 import type { ConnectionSocket } from "../hrana/served-host.ts";
@@ -13,11 +14,50 @@ export interface ConnectionLimits {
   readonly maxRequestsPerConnection: number;
 }
 
-type Closing = Pick<ConnectionSocket, "once">;
+/** What is looked at of a request and its answer. */
+export interface Exchanged {
+  readonly request: { readonly complete: boolean };
+  readonly answer: Pick<ConnectionSocket, "once"> & { readonly headersSent: boolean };
+}
+
+/** One request, until its answer is closed or its connection is. */
+export class Exchange {
+  readonly #exchanged: Exchanged;
+  readonly #whenOver: (() => void)[] = [];
+  /** True if it is the last that its connection may have. */
+  readonly isLast: boolean;
+  #over = false;
+
+  constructor(exchanged: Exchanged, isLast: boolean) {
+    this.#exchanged = exchanged;
+    this.isLast = isLast;
+  }
+
+  /** True once all of the request has arrived. */
+  get isWhole(): boolean {
+    return this.#exchanged.request.complete;
+  }
+
+  /** True once its answer has begun. */
+  get isAnswered(): boolean {
+    return this.#exchanged.answer.headersSent;
+  }
+
+  /** Calls back once it is over; at once if it is. */
+  whenOver(work: () => void): void {
+    if (this.#over) work();
+    else this.#whenOver.push(work);
+  }
+
+  end(): void {
+    this.#over = true;
+    for (const work of this.#whenOver.splice(0)) work();
+  }
+}
 
 interface Connection {
   requests: number;
-  underWay: number;
+  readonly underWay: Set<Exchange>;
   readonly tenants: Set<bigint>;
 }
 
@@ -39,24 +79,36 @@ export class Connections {
     return this.#open.size > this.#limits.maxConnections;
   }
 
-  /** Counts a connection from now on until it closes. */
+  /** Counts a connection from now on until it closes; one that has closed is not. */
   add(socket: ConnectionSocket): void {
-    if (this.#open.has(socket)) return;
-    this.#open.set(socket, { requests: 0, underWay: 0, tenants: new Set() });
+    if (socket.destroyed || this.#open.has(socket)) return;
+    this.#open.set(socket, { requests: 0, underWay: new Set(), tenants: new Set() });
     socket.once("close", () => this.#remove(socket));
   }
 
-  /** Counts a request until its answer closes. @returns true if it is the last that its connection may have */
-  countRequest(socket: ConnectionSocket, answer: Closing): boolean {
+  /** Counts a request until it is over. */
+  begin(socket: ConnectionSocket, exchanged: Exchanged): Exchange {
     this.add(socket);
     const connection = this.#open.get(socket);
-    if (connection === undefined) return true;
+    const isLast = (connection?.requests ?? 0) + 1 >= this.#limits.maxRequestsPerConnection;
+    const exchange = new Exchange(exchanged, isLast);
+    if (connection === undefined) {
+      exchange.end();
+      return exchange;
+    }
     connection.requests += 1;
-    connection.underWay += 1;
-    answer.once("close", () => {
-      connection.underWay -= 1;
+    connection.underWay.add(exchange);
+    // An answer that stands in line behind another's says nothing when its connection closes.
+    exchanged.answer.once("close", () => {
+      connection.underWay.delete(exchange);
+      exchange.end();
     });
-    return connection.requests >= this.#limits.maxRequestsPerConnection;
+    return exchange;
+  }
+
+  /** The requests of a connection that are under way, in order. */
+  underWay(socket: ConnectionSocket): readonly Exchange[] {
+    return [...(this.#open.get(socket)?.underWay ?? [])];
   }
 
   /** Counts a connection as a tenant's. @throws `quota_exceeded` (policy `maxConcurrentConnections`) */
@@ -84,13 +136,14 @@ export class Connections {
   destroyIdle(): void {
     for (const [socket, { requests, underWay, tenants }] of this.#open) {
       const webSocket = requests === 0 && tenants.size > 0;
-      if (underWay === 0 && !webSocket) socket.destroy();
+      if (underWay.size === 0 && !webSocket) socket.destroy();
     }
   }
 
   #remove(socket: ConnectionSocket): void {
     const connection = this.#open.get(socket);
     this.#open.delete(socket);
+    for (const exchange of connection?.underWay ?? []) exchange.end();
     for (const tenant of connection?.tenants ?? []) {
       const left = (this.#ofTenant.get(tenant) ?? 1) - 1;
       if (left === 0) this.#ofTenant.delete(tenant);

@@ -2,53 +2,78 @@
  * Requests that may be sent twice: whoever gives an `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header) gets
  * the first answer again and nothing is done again, also while the first is still under way.
  *
- * What was answered is kept in memory, for a time and in a number that are bounded for each caller, so that none can
- * push out another's. A restart forgets it: what was done before it then answers by itself, with a conflict or the same.
- * A refusal is not kept: the request is tried again.
+ * What was answered is kept in memory, for a time and in a number that are bounded for each tenant, so that none can
+ * push out another's by itself, however many credentials it has. A restart forgets it: what was done before it then
+ * answers by itself, with a conflict or the same. A refusal is not kept: the request is tried again. *Not* kept are
+ * answers of operations that only read, which are as large as what they read.
  */
 import { LRUCache } from "lru-cache";
 import { kimberliteError } from "../errors.ts";
+import type { Clock } from "../host/clock.ts";
 
 const KEEP_MS = 60 * 60 * 1_000;
-const MAX_CALLERS = 1_000;
-const MAX_KEYS_PER_CALLER = 100;
+const MAX_OWNERS = 10_000;
+const MAX_KEYS_PER_OWNER = 200;
 
 interface Kept {
   readonly fingerprint: string;
   readonly answer: Promise<unknown>;
 }
 
+/** What one tenant, or the operators together, had done. */
+interface Owned {
+  /** Not done yet: bounded by the requests that one may have under way, and never pushed out. */
+  readonly running: Map<string, Kept>;
+  readonly done: LRUCache<string, Kept>;
+}
+
 export class IdempotentRequests {
-  readonly #callers = new LRUCache<string, LRUCache<string, Kept>>({ max: MAX_CALLERS });
+  readonly #clock: Clock;
+  readonly #owners: LRUCache<string, Owned>;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#owners = new LRUCache({ max: MAX_OWNERS });
+  }
 
   /**
-   * Does the work, unless the caller had it done under this key.
+   * Does the work, unless it was done or is being done under this key.
    *
    * @throws `idempotency_conflict` if the key stands for another request; what the work throws
    */
   run<T>(request: IdempotentRequest, work: () => Promise<T>): Promise<T> {
-    const { caller, key, fingerprint } = request;
-    let kept = this.#callers.get(caller);
-    if (kept === undefined) {
-      kept = new LRUCache({ max: MAX_KEYS_PER_CALLER, ttl: KEEP_MS });
-      this.#callers.set(caller, kept);
-    }
-    const former = kept.get(key);
+    const { owner, key, fingerprint } = request;
+    const owned = this.#owners.get(owner) ?? this.#begin(owner);
+    const former = owned.running.get(key) ?? owned.done.get(key);
     if (former !== undefined) {
       if (former.fingerprint === fingerprint) return former.answer as Promise<T>;
       throw kimberliteError("idempotency_conflict", "the idempotency key was used for another request");
     }
-    const answer = work();
-    const ofCaller = kept;
-    ofCaller.set(key, { fingerprint, answer });
-    answer.catch(() => ofCaller.delete(key));
-    return answer;
+    const kept = { fingerprint, answer: work() };
+    owned.running.set(key, kept);
+    void kept.answer
+      .then(() => owned.done.set(key, kept))
+      .catch(() => undefined)
+      .finally(() => owned.running.delete(key));
+    return kept.answer;
+  }
+
+  #begin(owner: string): Owned {
+    const done = new LRUCache<string, Kept>({
+      max: MAX_KEYS_PER_OWNER,
+      ttl: KEEP_MS,
+      perf: { now: () => this.#clock.monotonicMs() },
+    });
+    const owned = { running: new Map<string, Kept>(), done };
+    this.#owners.set(owner, owned);
+    return owned;
   }
 }
 
 export interface IdempotentRequest {
-  /** Whose key it is. */
-  readonly caller: string;
+  /** Whose bound it counts in: a tenant's, or the operators'. */
+  readonly owner: string;
+  /** With who asks in it, so that no other one's is met. */
   readonly key: string;
   /** Tells one request from another. */
   readonly fingerprint: string;

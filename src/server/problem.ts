@@ -104,7 +104,8 @@ const FRAMEWORK_ERRORS: Readonly<Record<string, { readonly code: ErrorCode; read
 /** A whole HTTP/1.1 answer for a connection whose request could not be parsed; it is closed after. */
 export function rawProblem(error: unknown, requestId: string): string {
   const code = (error as { code?: unknown }).code;
-  const known = typeof code === "string" && code in FRAMEWORK_ERRORS;
+  const known =
+    error instanceof KimberliteError || (typeof code === "string" && Object.hasOwn(FRAMEWORK_ERRORS, code));
   const cause = known ? error : kimberliteError("invalid_argument", "the request is not HTTP/1.1");
   const { status, headers, body } = toProblem(cause, requestId);
   const text = JSON.stringify(body);
@@ -119,6 +120,7 @@ export function rawProblem(error: unknown, requestId: string): string {
 
 const REASONS: Readonly<Record<number, string>> = {
   400: "Bad Request",
+  405: "Method Not Allowed",
   408: "Request Timeout",
   413: "Content Too Large",
 };

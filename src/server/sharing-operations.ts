@@ -172,6 +172,7 @@ const queryShared = operation({
   path: "/v1/tenants/{tenant}/shared/query",
   action: "shared.read",
   summary: "Reads a table that another tenant shares with this one, by SQL",
+  reads: true,
   body: Type.Object(
     {
       owner: Decimal,

@@ -143,6 +143,21 @@ describe("connections", () => {
     expect(closed).toBe(true);
   });
 
+  it("that send no HTTP after a request get the answer to that first, and never another's", async () => {
+    const body = '{"id":"1","name":"y"}';
+    const make = request(["Content-Type: application/json", `Content-Length: ${body.length}`], body);
+    const { text, closed } = await exchange(served, `${make}garbage garbage\r\n\r\n`);
+    expect(closed).toBe(true);
+    expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 409", "HTTP/1.1 400"]);
+    const late = `${make.replace(body, body.slice(0, 5))}`;
+    const cut = await exchange(served, `GET /v1/whoami HTTP/1.1\r\nHost: x\r\n\r\n${late}`, {
+      waitMs: 6_000,
+    });
+    expect(codes(cut.text)).toEqual(["unauthenticated", "request_timeout"]);
+    const wrong = make.replace(/Content-Length.*\r\n\r\n/, "Transfer-Encoding: chunked\r\n\r\nZZ\r\n");
+    expect(codes((await exchange(served, wrong)).text)).toEqual(["invalid_argument"]);
+  });
+
   it("that do not read cost nothing without end", async () => {
     const socket = await openSocket(served);
     socket.on("error", () => undefined);
@@ -172,6 +187,31 @@ describe("requests", () => {
     const strange = await fetch(`${served.url}/v1/node`, { headers: { "x-request-id": "a b<script>" } });
     expect(strange.headers.get("x-request-id")).toMatch(/^[\w-]{16}$/);
     await strange.body?.cancel();
+  });
+
+  it("without a host, or with one or a credential twice, are refused; what is no request of ours too", async () => {
+    const auth = "Authorization: Bearer operator\r\n";
+    for (const [bytes, code] of [
+      [`GET /v1/whoami HTTP/1.1\r\n${auth}\r\n`, "invalid_argument"],
+      [`GET /v1/whoami HTTP/1.1\r\nHost: x\r\nHost: y\r\n${auth}\r\n`, "invalid_argument"],
+      [
+        `GET /v1/whoami HTTP/1.1\r\nHost: x\r\n${auth}authorization: Bearer 1:admin\r\n\r\n`,
+        "invalid_argument",
+      ],
+      ["CONNECT example.com:80 HTTP/1.1\r\nHost: x\r\n\r\n", "method_not_allowed"],
+      ["TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", "route_not_found"],
+      ["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "invalid_argument"],
+      ["GET /v1/whoami HTTP/1.1\r\nHost: x\r\nExpect: magic\r\n\r\n", "unauthenticated"],
+      [
+        `${request(["Content-Type: application/json", "Content-Length: 99999999999999999999999"])}`,
+        "invalid_argument",
+      ],
+      [`${request(["Content-Type: application/json", "Content-Length: -1"])}`, "invalid_argument"],
+      [`${request(["Content-Type: application/json", "Transfer-Encoding: gzip"])}x`, "invalid_argument"],
+    ] as const) {
+      const { text } = await exchange(served, bytes, { waitMs: 500 });
+      expect(codes(text), bytes).toEqual([code]);
+    }
   });
 
   it("with headers past the limit are refused", async () => {

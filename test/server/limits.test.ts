@@ -5,7 +5,7 @@ import { rateLimitHeaders } from "../../src/quota/rate-limit-headers.ts";
 import { TenantId } from "../../src/tenant/tenant-id.ts";
 import { apiOf } from "./api.ts";
 import { openSocket } from "./raw.ts";
-import { startServed } from "./served.ts";
+import { startServed, tokensThatSay } from "./served.ts";
 
 it("a rate that is spent answers 429 with the headers of the draft, and the total holds over connections", async () => {
   await using served = await startServed();
@@ -102,4 +102,78 @@ it("a tenant that is over its rate can still be described, suspended and erased"
   await served.db.query(TenantId(1), "SELECT 1");
   expect((await operator("GET", "/v1/tenants/1")).status).toBe(200);
   expect((await operator("POST", "/v1/tenants/1/suspend")).status).toBe(200);
+});
+
+it("what ended before it was known whose it is takes no place: of connections, or of requests under way", async () => {
+  const held: (() => void)[] = [];
+  await using served = await startServed({
+    settings: {
+      port: 0,
+      metrics: { open: true },
+      limits: { maxConnections: 8, maxConnectionsPerTenant: 3, maxAdminRequestsPerTenant: 2 },
+    },
+    authenticator: {
+      ...tokensThatSay,
+      authenticate: async (bearer, origin) => {
+        // As where the keys of a token's issuer are fetched.
+        if (bearer === "1:admin") await new Promise<void>((resolve) => held.push(resolve));
+        return tokensThatSay.authenticate(bearer, origin);
+      },
+    },
+  });
+  await apiOf(served, "operator")("POST", "/v1/tenants", { id: "1", name: "A" });
+  const connections = async (): Promise<number> => {
+    const text = await (await fetch(`${served.url}/metrics`)).text();
+    return Number(/^kimberlite_connections (\d+)$/m.exec(text)?.[1]);
+  };
+  for (let round = 0; round < 4; round += 1) {
+    const sockets = await Promise.all(Array.from({ length: 5 }, () => openSocket(served)));
+    for (const socket of sockets) {
+      socket.write("GET /v1/tenants/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer 1:admin\r\n\r\n");
+    }
+    await expect.poll(() => held.length).toBe(5);
+    for (const socket of sockets) socket.destroy();
+    await expect.poll(connections).toBeLessThan(4);
+    for (const go of held.splice(0)) go();
+  }
+  expect(await connections()).toBeLessThan(4);
+  for (let n = 0; n < 4; n += 1) {
+    expect((await apiOf(served, "1:reader")("GET", "/v1/tenants/1")).status).toBe(200);
+  }
+});
+
+it("requests in line behind one that streams leave their places when the connection ends", async () => {
+  await using served = await startServed();
+  await apiOf(served, "operator")("POST", "/v1/tenants", { id: "1", name: "A" });
+  const ask = (path: string): string =>
+    `GET /v1/tenants/1${path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer 1:admin\r\n\r\n`;
+  for (let round = 0; round < 3; round += 1) {
+    const socket = await openSocket(served);
+    const begun = new Promise((resolve) => socket.once("data", resolve));
+    socket.write(`${ask("/audit/tail")}${ask("").repeat(7)}`);
+    await begun;
+    expect((await apiOf(served, "1:admin")("GET", "/v1/tenants/1")).status).toBe(429);
+    socket.destroy();
+    await expect.poll(async () => (await apiOf(served, "1:admin")("GET", "/v1/tenants/1")).status).toBe(200);
+  }
+});
+
+it("a connection that waits for its answer is not silent", async () => {
+  await using served = await startServed({
+    settings: { port: 0, limits: { idleTimeoutMs: 300, keepAliveTimeoutMs: 300 } },
+    register: (app) => {
+      app.get("/slow", async () => {
+        await new Promise((resolve) => setTimeout(resolve, 1_200));
+        return { done: true };
+      });
+    },
+  });
+  expect(await (await fetch(`${served.url}/slow`)).json()).toEqual({ done: true });
+  const socket = await openSocket(served);
+  const began = performance.now();
+  socket.write("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+  socket.resume();
+  await new Promise((resolve) => socket.once("end", resolve).once("close", resolve));
+  expect(performance.now() - began).toBeLessThan(5_000);
+  socket.destroy();
 });
