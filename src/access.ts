@@ -93,7 +93,9 @@ export class Access implements Credentials {
       throw kimberliteError("invalid_argument", "a grant is named by its id");
     }
     if (enrolment !== undefined) {
-      if (credentials.key(enrolment)?.tenant !== tenant) throw credentialNotFound();
+      const known = credentials.key(enrolment);
+      if (known?.tenant !== tenant) throw credentialNotFound();
+      if (known.revokedAtUs !== undefined) throw enrolmentUsed();
       await this.#requireUntouched(tenant);
     }
     const { minted, record } = this.#mint(request, {
@@ -101,6 +103,8 @@ export class Access implements Credentials {
       role,
       ...(grant === undefined ? {} : { grant }),
     });
+    // What is refused was not done: nothing is recorded before it is known to fit.
+    credentials.requireRoom(tenant, record.createdAtUs);
     const detail = { key: record.id, role, ...(grant === undefined ? {} : { grant }) };
     const event = await auditTenant(
       this.#node,
@@ -177,6 +181,7 @@ export class Access implements Credentials {
     const { directory, credentials, clock, jwksPolicy } = this.#node;
     directory.get(tenant);
     const parsed: IssuerDescription = parseIssuer(config, jwksPolicy);
+    credentials.requireRoomForIssuer(tenant, parsed.issuer);
     const detail = { issuer: parsed.issuer, maxRole: parsed.maxRole };
     const about = { action: "issuer.register" as const, options, detail };
     const event = await auditTenant(this.#node, tenant, governanceEvent(tenant, about));
@@ -344,6 +349,10 @@ function parseName(name: unknown = "unnamed"): string {
     return name;
   }
   throw kimberliteError("invalid_argument", `a key's name is 1 to ${MAX_NAME} characters`);
+}
+
+function enrolmentUsed(): Error {
+  return kimberliteError("not_authorized", "the enrolment was used already");
 }
 
 function parseLife(expiresIn: Duration): number {

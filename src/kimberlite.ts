@@ -47,7 +47,7 @@ import {
   restoreTenant,
 } from "./backup.ts";
 import type { BackupPlace } from "./backup-places.ts";
-import type { RefusedErasure } from "./directory/catalogue.ts";
+import { type RefusedErasure, toTenantEntry } from "./directory/catalogue.ts";
 import type { ErasureCertificate } from "./erasure/certificate.ts";
 import type { SubjectErasureCertificate } from "./erasure/subject-certificate.ts";
 import { type EraseOptions, Erasures } from "./erasure.ts";
@@ -218,7 +218,9 @@ export class Kimberlite implements AsyncDisposable {
    */
   async createTenant(config: TenantConfig, options?: GovernanceOptions): Promise<TenantEntry> {
     const asked = { action: "tenant.create" as const, tenant: config?.id, options };
-    return this.#recorded(asked, (node) => makeTenant(node, parseTenantConfig(config), options));
+    return this.#recorded(asked, async (node) =>
+      toTenantEntry(await makeTenant(node, parseTenantConfig(config), options)),
+    );
   }
 
   /** Tenants in order of id; give the last id of a page as `after` for the next. At most 10,000 a page, 1,000 unless given. */
@@ -229,7 +231,7 @@ export class Kimberlite implements AsyncDisposable {
     const limit = parseCount(given.limit ?? 1_000, { name: "limit", min: 1, max: MAX_PAGE });
     const after = given.after === undefined ? undefined : TenantId(given.after);
     const entries = this.#open().directory.list({ after, limit });
-    return entries.map((entry) => this.#held.withAccess(entry));
+    return entries.map((entry) => toTenantEntry(this.#held.withAccess(entry)));
   }
 
   /**
@@ -242,7 +244,7 @@ export class Kimberlite implements AsyncDisposable {
     const entry = this.#open().directory.get(TenantId(id));
     this.#held.requireThawed(entry.id);
     return this.#node.tenants.use(entry.id, (engine) => {
-      const { hasLog: _, ...known } = this.#held.withAccess(entry);
+      const known = toTenantEntry(this.#held.withAccess(entry));
       const { totalBytes, nextOffset } = engine.log.head;
       const { firstOffset } = engine;
       return {
@@ -257,21 +259,21 @@ export class Kimberlite implements AsyncDisposable {
 
   /** Refuses the tenant's reads and writes with `tenant_suspended` until it is resumed. Idempotent. */
   async suspendTenant(id: TenantId, options?: GovernanceOptions): Promise<TenantEntry> {
-    return this.#recorded({ action: "tenant.suspend", tenant: id, options }, (node) =>
-      setState(node, TenantId(id), "suspended", options),
+    return this.#recorded({ action: "tenant.suspend", tenant: id, options }, async (node) =>
+      toTenantEntry(await setState(node, TenantId(id), "suspended", options)),
     );
   }
 
   async resumeTenant(id: TenantId, options?: GovernanceOptions): Promise<TenantEntry> {
-    return this.#recorded({ action: "tenant.resume", tenant: id, options }, (node) =>
-      setState(node, TenantId(id), "active", options),
+    return this.#recorded({ action: "tenant.resume", tenant: id, options }, async (node) =>
+      toTenantEntry(await setState(node, TenantId(id), "active", options)),
     );
   }
 
   /** Replaces the tenant's quota, at once. A quota below what is used refuses writes, and loses nothing. */
   async setQuota(id: TenantId, quota: TenantQuota, options?: GovernanceOptions): Promise<TenantEntry> {
-    return this.#recorded({ action: "quota.set", tenant: id, options }, (node) =>
-      setQuota(node, TenantId(id), quota, options),
+    return this.#recorded({ action: "quota.set", tenant: id, options }, async (node) =>
+      toTenantEntry(await setQuota(node, TenantId(id), quota, options)),
     );
   }
 
@@ -286,8 +288,8 @@ export class Kimberlite implements AsyncDisposable {
     retention: Duration,
     options?: GovernanceOptions & { readonly mode?: RetentionMode },
   ): Promise<TenantEntry> {
-    return this.#recorded({ action: "retention.set", tenant: id, options }, (node) =>
-      setRetention(node, TenantId(id), retention, options),
+    return this.#recorded({ action: "retention.set", tenant: id, options }, async (node) =>
+      toTenantEntry(await setRetention(node, TenantId(id), retention, options)),
     );
   }
 
@@ -408,7 +410,7 @@ export class Kimberlite implements AsyncDisposable {
    */
   async importTenant(directory: string, options: ImportOptions): Promise<TenantEntry> {
     const asked = { action: "tenant.import" as const, tenant: options?.as ?? options?.tenant, options };
-    return this.#recorded(asked, (node) => importTenant(node, directory, options));
+    return this.#recorded(asked, async (node) => toTenantEntry(await importTenant(node, directory, options)));
   }
 
   /**
@@ -446,7 +448,7 @@ export class Kimberlite implements AsyncDisposable {
     const asked = { action: "tenant.restore" as const, tenant: options?.as ?? options?.tenant, options };
     return this.#recorded(asked, (node) => {
       const tenant = TenantId(parseOptions(options).tenant as TenantId);
-      return this.#lasting(tenant, () => restoreTenant(node, options));
+      return this.#lasting(tenant, async () => toTenantEntry(await restoreTenant(node, options)));
     });
   }
 
@@ -1050,7 +1052,9 @@ export class Kimberlite implements AsyncDisposable {
   ): Promise<TenantEntry> {
     return this.#recorded({ action: "key.move", tenant: id, options }, (node) => {
       const tenant = TenantId(id);
-      return this.#lasting(tenant, () => moveTenantKey(node, tenant, uri, options));
+      return this.#lasting(tenant, async () =>
+        toTenantEntry(await moveTenantKey(node, tenant, uri, options)),
+      );
     });
   }
 

@@ -12,7 +12,7 @@ import { failpoint } from "./host/failpoint.ts";
 import { parseVerifierKey } from "./log/signed-note.ts";
 import type { NodeState } from "./node-state.ts";
 import { readExportedRecords } from "./portability/export-reader.ts";
-import { type ExportProgress, writeExport } from "./portability/export-tenant.ts";
+import { type ExportProgress, readSaved, writeExport } from "./portability/export-tenant.ts";
 import {
   ExportDamage,
   type ExportManifest,
@@ -71,6 +71,8 @@ export async function exportTenant(
   const entry = node.directory.get(id);
   refuseIfAborted(signal);
   node.disk.makeFolder(dir);
+  // What is refused has not begun.
+  readSaved({ disk: node.disk, dir, entry, installation: node.installation.id });
   const event = governanceEvent(id, { action: "tenant.export", options: given });
   await node.directory.note(await auditTenant(node, id, { ...event, outcome: "began" }));
   const manifest = await node.maintain(`export ${dir}`, () =>

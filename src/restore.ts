@@ -53,6 +53,11 @@ export interface RestoreOptions extends OperationOptions {
   readonly at?: Date;
   /** Which backup; the latest, or the one that fits `at`, unless given. */
   readonly backup?: string;
+  /**
+   * API keys and issuers of JWTs stand as they did then, those that were revoked or removed since included. Unless given,
+   * they all end with the restore: nobody knows any more which were withdrawn.
+   */
+  readonly keepCredentials?: boolean;
   readonly onProgress?: (progress: {
     readonly doneTenants: number;
     readonly totalTenants: number;
@@ -74,10 +79,12 @@ interface Restored {
   readonly backup: string;
   readonly actor: string;
   readonly atUs: string | null;
+  readonly keepCredentials: boolean;
   /** Certificates of tenants that were erased, by id. */
   readonly erased: Readonly<Record<string, string>>;
 }
 
+const RESTORED = "the node was restored from a backup";
 const RUNNING_FILE = "restore-in-progress";
 const RESTORED_FILE = "restored.json";
 
@@ -91,7 +98,10 @@ const RESTORED_FILE = "restored.json";
 export async function restoreNode(options: RestoreOptions): Promise<RestoreReport> {
   const given = parseOptions(options);
   const { actor } = parseContext(given);
-  const { masterKey, backup, disk = systemDisk } = given;
+  const { masterKey, backup, disk = systemDisk, keepCredentials = false } = given;
+  if (typeof keepCredentials !== "boolean") {
+    throw kimberliteError("invalid_argument", "keepCredentials is true or false");
+  }
   requireMasterKey(masterKey);
   const onProgress = parseCallback(given.onProgress, "onProgress");
   const timeUs = parseTime(given.at);
@@ -126,6 +136,7 @@ export async function restoreNode(options: RestoreOptions): Promise<RestoreRepor
       backup: manifest.id,
       actor,
       atUs: timeUs?.toString() ?? null,
+      keepCredentials,
       erased: Object.fromEntries(erased),
     };
     await disk.replaceFile(join(root, RESTORED_FILE), encodeJson(restored));
@@ -141,7 +152,8 @@ export async function restoreNode(options: RestoreOptions): Promise<RestoreRepor
 
 /**
  * At the first start after a restore: what was erased since is erased here, what the catalogue of that time does not know
- * of goes, grants end, and the system's audit stream says that it was restored.
+ * of goes, grants and credentials end, and the system's audit stream says that it was restored. A crash between leaves the
+ * rest to the next start.
  */
 export async function adoptRestore(
   node: NodeState,
@@ -150,7 +162,7 @@ export async function adoptRestore(
   const path = join(node.root, RESTORED_FILE);
   const bytes = node.disk.readFile(path);
   if (bytes !== undefined) {
-    const { backup, actor, atUs, erased } = parseRestored(bytes);
+    const { backup, actor, atUs, erased, keepCredentials } = parseRestored(bytes);
     const { signer } = node;
     const key = verifierKey(signer.keyName, signer.privateKey);
     for (const [tenant, note] of Object.entries(erased)) {
@@ -163,7 +175,9 @@ export async function adoptRestore(
     await removeUnknown(node);
     // One that was revoked since would stand again.
     for (const grant of node.grants.active()) await endGrant(grant);
-    const detail = { backup, ...(atUs === null ? {} : { atUs }) };
+    if (!keepCredentials)
+      await node.credentials.endAll({ nowUs: node.clock.wallTimeUs(), actor, why: RESTORED });
+    const detail = { backup, keepCredentials, ...(atUs === null ? {} : { atUs }) };
     await node.directory.note({ action: "tenant.restore", outcome: "done", actor, detail });
     node.disk.removeFile(path);
   }
@@ -173,10 +187,11 @@ export async function adoptRestore(
 /** @throws `backup_invalid` */
 function parseRestored(bytes: Buffer): Restored {
   const parsed = parseJson(bytes) as Partial<Restored>;
-  const { backup, actor, atUs, erased } = parsed;
+  const { backup, actor, atUs, erased, keepCredentials } = parsed;
   const sane =
     typeof backup === "string" &&
     typeof actor === "string" &&
+    typeof keepCredentials === "boolean" &&
     (atUs === null || (typeof atUs === "string" && /^-?[0-9]{1,20}$/.test(atUs))) &&
     typeof erased === "object" &&
     erased !== null &&

@@ -16,7 +16,6 @@ import {
 } from "./installation.ts";
 import { startProgress } from "./progress.ts";
 import { counted, escapeLine, formatBytes, formatTime, renderTable, toJson } from "./render.ts";
-import { withoutInternals } from "./tenant.ts";
 
 interface BackupFlags extends RecordedOptions {
   readonly to: string;
@@ -98,11 +97,12 @@ interface RestoreFlags extends GlobalOptions {
   readonly masterKey?: string;
   readonly at?: Date;
   readonly backup?: string;
+  readonly keepCredentials?: boolean;
 }
 
 /** Into DIR, which holds at most the master key. */
 export async function restore(options: RestoreFlags): Promise<undefined> {
-  const { from, keysFrom, masterKey: uri, at, backup: id } = options;
+  const { from, keysFrom, masterKey: uri, at, backup: id, keepCredentials = false } = options;
   const paths = installationPaths(options.dir);
   const masterKey = uri === undefined ? masterKeyFile(paths.masterKey) : await openMasterKey(uri);
   const progress = startProgress("restore");
@@ -113,6 +113,7 @@ export async function restore(options: RestoreFlags): Promise<undefined> {
       masterKey,
       dataDir: paths.data,
       actor: actorName(options),
+      keepCredentials,
       ...(at === undefined ? {} : { at }),
       ...(id === undefined ? {} : { backup: id }),
       onProgress: ({ doneTenants, totalTenants }) => progress.update(doneTenants, totalTenants),
@@ -124,6 +125,8 @@ export async function restore(options: RestoreFlags): Promise<undefined> {
     console.log(
       `${options.dir} is as of backup ${report.backup}: ${counted(report.tenants, "tenant")}, ${formatBytes(report.bytes)}${erased}`,
     );
+    if (!keepCredentials)
+      console.log("API keys and issuers of that time do not stand: make new ones with `token create`");
   } finally {
     progress.stop();
     await masterKey.close();
@@ -160,7 +163,7 @@ export async function restoreTenant(options: RestoreTenantFlags): Promise<undefi
       }),
     );
     progress.stop();
-    if (options.json === true) console.log(toJson(withoutInternals(entry)));
+    if (options.json === true) console.log(toJson(entry));
     else console.log(`tenant ${entry.id} (${escapeLine(entry.name)}) is what tenant ${tenant} was`);
   } finally {
     progress.stop();

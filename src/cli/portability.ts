@@ -8,7 +8,6 @@ import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
 import { installationPaths, keptUri, recorded, withInstallation } from "./installation.ts";
 import { startProgress } from "./progress.ts";
 import { counted, escapeLine, formatBytes, toJson } from "./render.ts";
-import { withoutInternals } from "./tenant.ts";
 
 interface ExportFlags extends RecordedOptions {
   readonly tenant: TenantId;
@@ -67,7 +66,7 @@ export async function importTenant(directory: string, options: ImportFlags): Pro
       }),
     );
     progress.stop();
-    if (options.json === true) console.log(toJson(withoutInternals(entry)));
+    if (options.json === true) console.log(toJson(entry));
     else console.log(`tenant ${entry.id} (${escapeLine(entry.name)}) is here, with its history`);
   } finally {
     progress.stop();

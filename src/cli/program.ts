@@ -506,7 +506,8 @@ function addBackupCommands(program: Command, define: Define, ended: (exitCode: n
     .requiredOption("--keys-from <place>", "where the wrapped keys are")
     .option("--master-key <uri>", "the master key, if it is not DIR/master.key")
     .addOption(new Option("--at <time>", "as it was then (ISO 8601, UTC)").argParser(parseTime))
-    .option("--backup <id>", "which backup; the one that fits unless given");
+    .option("--backup <id>", "which backup; the one that fits unless given")
+    .option("--keep-credentials", "API keys and issuers stand as they did then, also those withdrawn since");
 }
 
 function tenantOption(): Option {

@@ -36,7 +36,7 @@ export async function createTenant(id: TenantId, options: CreateOptions): Promis
   const entry = await open(options, (db) =>
     db.createTenant({ ...config, ...retention, ...mode, ...held }, recorded(options)),
   );
-  if (options.json === true) console.log(toJson(withoutInternals(entry)));
+  if (options.json === true) console.log(toJson(entry));
   else
     console.log(
       `tenant ${entry.id} "${escapeLine(entry.name)}" created in ${entry.region}, with keys of its own`,
@@ -45,7 +45,7 @@ export async function createTenant(id: TenantId, options: CreateOptions): Promis
 
 export async function listTenants(options: GlobalOptions): Promise<undefined> {
   const entries = await open(options, allTenants);
-  if (options.json === true) return void console.log(toJson(entries.map(withoutInternals)));
+  if (options.json === true) return void console.log(toJson(entries));
   if (entries.length === 0)
     return void console.log("no tenants yet; make one with: kimberlite tenant create");
   const held = entries.some(({ masterKey }) => masterKey !== undefined);
@@ -164,14 +164,8 @@ function open<T>(options: GlobalOptions, work: (db: Node) => Promise<T>): Promis
 }
 
 function reportState(options: GlobalOptions, entry: TenantEntry): void {
-  if (options.json === true) console.log(toJson(withoutInternals(entry)));
+  if (options.json === true) console.log(toJson(entry));
   else console.log(`tenant ${entry.id} is ${entry.state}`);
-}
-
-/** What of an entry is for its readers. */
-export function withoutInternals(entry: TenantEntry): TenantEntry {
-  const { hasLog: _, ...known } = entry as TenantEntry & { readonly hasLog?: boolean };
-  return known;
 }
 
 function formatRetention(ms: number): string {

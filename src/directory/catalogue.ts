@@ -24,6 +24,12 @@ export interface DirectoryEntry extends TenantEntry {
   readonly formerMasterKey?: string;
 }
 
+/** What of an entry is for whoever asks about a tenant. */
+export function toTenantEntry(entry: TenantEntry & Partial<DirectoryEntry>): TenantEntry {
+  const { hasLog: _log, formerMasterKey: _key, ...known } = entry;
+  return known;
+}
+
 /** An erasure that has begun, and its certificate once it has ended. */
 export interface ErasureRow {
   readonly tenant: TenantId;

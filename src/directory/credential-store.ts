@@ -135,8 +135,7 @@ export class CredentialStore {
   /** Adds an issuer, or replaces the tenant's of that name. @throws `quota_exceeded` for more than 16 */
   async putIssuer(issuer: RegisteredIssuer, audit: AuditEvent): Promise<void> {
     const { tenant, createdAtUs, createdBy, ...config } = issuer;
-    const others = this.issuersOf(tenant).filter((one) => one.issuer !== issuer.issuer);
-    if (others.length >= MAX_ISSUERS) throw tooMany("issuers", MAX_ISSUERS);
+    this.requireRoomForIssuer(tenant, issuer.issuer);
     await this.#write(
       (session) => {
         const params = [tenant, issuer.issuer, JSON.stringify(config), createdAtUs, createdBy];
@@ -156,11 +155,57 @@ export class CredentialStore {
     this.#issuers.get(tenant)?.delete(issuer);
   }
 
+  /**
+   * Ends every key and issuer, in one transaction, with a record for each whose they are in the system's audit stream: the
+   * tenants' own would have to be opened, each of them.
+   */
+  async endAll(about: {
+    readonly nowUs: bigint;
+    readonly actor: string;
+    readonly why: string;
+  }): Promise<void> {
+    const { nowUs, actor, why } = about;
+    const standing = [...this.#keys.values()].filter((key) => key.revokedAtUs === undefined);
+    const keysOf = Map.groupBy(standing, ({ tenant }): Owner => tenant);
+    const owners = new Set<Owner>([...keysOf.keys(), ...this.#issuers.keys()]);
+    const events = [...owners].map((tenant) => {
+      const issuers = tenant === undefined ? 0 : (this.#issuers.get(tenant)?.size ?? 0);
+      const detail = { keys: keysOf.get(tenant)?.length ?? 0, issuers };
+      return {
+        action: "token.revoke" as const,
+        outcome: "done" as const,
+        actor,
+        reason: why,
+        tenant,
+        detail,
+      };
+    });
+    await this.#write((session) => {
+      const params = [nowUs];
+      session.run({ sql: "UPDATE api_keys SET revoked_at_us = ? WHERE revoked_at_us IS NULL", params });
+      session.run({ sql: "DELETE FROM issuers", params: [] });
+      for (const event of events) noteAudit(session, event);
+    });
+    for (const record of standing) this.#remember({ ...record, revokedAtUs: nowUs });
+    this.#issuers.clear();
+  }
+
   /** Drops a tenant's credentials from memory; their rows go with its erasure. */
   forget(tenant: TenantId): void {
     for (const id of [...(this.#byOwner.get(tenant) ?? [])]) this.#forgetKey(id);
     this.#byOwner.delete(tenant);
     this.#issuers.delete(tenant);
+  }
+
+  /** @throws `quota_exceeded` if no more keys of this owner fit */
+  requireRoom(owner: Owner, nowUs: bigint): void {
+    this.#makeRoom(owner, nowUs);
+  }
+
+  /** @throws `quota_exceeded` if no more issuers of the tenant fit */
+  requireRoomForIssuer(tenant: TenantId, issuer: string): void {
+    const others = this.issuersOf(tenant).filter((one) => one.issuer !== issuer);
+    if (others.length >= MAX_ISSUERS) throw tooMany("issuers", MAX_ISSUERS);
   }
 
   /** Ids of ended keys that go so that one more fits. @throws `quota_exceeded` */

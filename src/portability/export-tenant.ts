@@ -82,7 +82,12 @@ export async function writeExport(place: ExportPlace): Promise<ExportManifest> {
  *
  * @throws `destination_exists` for a directory that holds anything else
  */
-function readSaved({ disk, dir, entry, installation }: ExportPlace): Saved | undefined {
+export function readSaved({
+  disk,
+  dir,
+  entry,
+  installation,
+}: Pick<ExportPlace, "disk" | "dir" | "entry" | "installation">): Saved | undefined {
   const bytes = disk.readFile(join(dir, PROGRESS_FILE));
   if (bytes !== undefined) {
     const saved = parseSaved(bytes);

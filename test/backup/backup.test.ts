@@ -5,6 +5,7 @@
 import * as fs from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { systemClock } from "../../src/host/clock.ts";
 import {
   type BackupPlace,
   Duration,
@@ -19,6 +20,7 @@ import {
   type VerifyBackupOptions,
   verifyBackup,
 } from "../../src/index.ts";
+import { issuerOf, makeSigner, ORIGIN, sign } from "../auth/credentials.ts";
 import { CREDENTIALS } from "../emulators/aws-kms.ts";
 import { S3Emulator } from "../emulators/s3.ts";
 import { filesBelow, flipBit, Scratch } from "../isolation/scratch.ts";
@@ -70,7 +72,7 @@ async function buckets(): Promise<Places & { readonly emulator: S3Emulator }> {
 async function restored(
   scratch: Scratch,
   places: Places,
-  options: { at?: Date; backup?: string } = {},
+  options: { at?: Date; backup?: string; keepCredentials?: boolean } = {},
 ): Promise<Scratch> {
   const into = new Scratch();
   fs.copyFileSync(scratch.masterKeyPath, into.masterKeyPath);
@@ -87,6 +89,53 @@ async function restored(
 
 afterEach(() => {
   vi.unstubAllEnvs();
+});
+
+it("ends API keys and issuers with the restore of a node, for nobody knows which were withdrawn since", async () => {
+  await using scratch = new Scratch();
+  await using places = await directories(scratch);
+  const db = await scratch.open();
+  await fill(db);
+  const revoked = await db.createApiKey(A, { role: "admin" });
+  const other = await db.createApiKey(B, { role: "reader" });
+  const operator = await db.createOperatorKey();
+  const signer = await makeSigner("https://id.example");
+  await db.registerIssuer(A, issuerOf(signer));
+  const jwt = await sign(signer, systemClock.wallTimeUs());
+  expect(await db.authenticator().authenticate(jwt, ORIGIN)).toMatchObject({ tenant: A });
+  await db.backup({ to: places.data, keysTo: places.keys });
+  await db.revokeApiKey(A, revoked.key.id);
+  await db.removeIssuer(A, signer.issuer);
+  await db.close();
+
+  await using ended = await restored(scratch, places);
+  for (const start of ["first", "second"]) {
+    const anew = await ended.open();
+    for (const token of [revoked.token, other.token, operator.token, jwt]) {
+      await expect(anew.authenticator().authenticate(token, ORIGIN), start).rejects.toMatchObject({
+        code: "unauthenticated",
+      });
+    }
+    expect(await anew.listIssuers(A)).toEqual([]);
+    expect(await Array.fromAsync(anew.nodeAudit({ action: "token.revoke" }))).toMatchObject([
+      { tenant: A, actor: "operator", detail: { keys: 1, issuers: 1 } },
+      { tenant: B, detail: { keys: 1, issuers: 0 } },
+      { detail: { keys: 1, issuers: 0 } },
+    ]);
+    // The tenant held data: still no operator makes its next key.
+    await expect(anew.enrolTenant(A)).rejects.toMatchObject({ code: "not_authorized" });
+    await anew.close();
+  }
+
+  await using kept = await restored(scratch, places, { keepCredentials: true });
+  const then = await kept.open();
+  for (const token of [revoked.token, other.token, operator.token, jwt]) {
+    await then.authenticator().authenticate(token, ORIGIN);
+  }
+  expect(await Array.fromAsync(then.nodeAudit({ action: "tenant.restore" }))).toMatchObject([
+    { detail: { keepCredentials: true } },
+  ]);
+  await then.close();
 });
 
 describe.each(["directories", "an emulator of S3"])("a backup in %s", (kind) => {

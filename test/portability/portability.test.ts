@@ -244,6 +244,10 @@ describe("an export", () => {
       expect(found.size).toBe(report.size);
       expect(table(dir, "big", "csv").toString()).not.toContain("late");
       await expect(db.exportTenant(A, dir)).rejects.toMatchObject({ code: "destination_exists" });
+      const before = await Array.fromAsync(db.audit(A, { action: "tenant.export" }));
+      await expect(db.exportTenant(A, dir)).rejects.toMatchObject({ code: "destination_exists" });
+      const after = await Array.fromAsync(db.audit(A, { action: "tenant.export" }));
+      expect(after.slice(before.length)).toMatchObject([{ outcome: "refused", code: "destination_exists" }]);
       await expect(db.exportTenant(B, dir)).rejects.toMatchObject({ code: "destination_exists" });
     });
   });
