@@ -38,6 +38,7 @@ const TABLE: Readonly<Record<Action, string>> = {
   "grant.list": "--a-",
   "audit.read": "--a-",
   "tenant.export": "--a-",
+  "subject.list": "--a-",
   "subject.declare": "--a-",
   "subject.erase": "--a-",
   "token.create": "--a-",

@@ -30,6 +30,7 @@ export type Action =
   | "grant.list"
   | "audit.read"
   | "tenant.export"
+  | "subject.list"
   | "subject.declare"
   | "subject.erase"
   | "token.create"
@@ -83,6 +84,7 @@ const RULES: Readonly<Record<Action, Rule>> = {
   "audit.read": { tenant: "admin", operator: false },
   /** In clear text. */
   "tenant.export": { tenant: "admin", operator: false },
+  "subject.list": { tenant: "admin", operator: false },
   "subject.declare": { tenant: "admin", operator: false },
   "subject.erase": { tenant: "admin", operator: false },
   "token.create": { tenant: "admin", operator: false },

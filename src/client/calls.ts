@@ -50,11 +50,20 @@ export const ROUTES: Readonly<Record<keyof Calls | keyof Streams, Route>> = {
   "tenants.import": ["POST", "/v1/imports"],
   "node.backup": ["POST", "/v1/node/backups"],
   "node.backups": ["GET", "/v1/node/backups"],
+  "subjects.list": ["GET", "/v1/tenants/{tenant}/subjects"],
+  "subjects.declare": ["POST", "/v1/tenants/{tenant}/subjects"],
+  "subjects.erase": ["POST", "/v1/tenants/{tenant}/subjects/erasures"],
+  "subjects.certificates": ["GET", "/v1/tenants/{tenant}/subjects/erasures"],
   "streams.list": ["GET", "/v1/tenants/{tenant}/streams"],
+  "streams.create": ["POST", "/v1/tenants/{tenant}/streams"],
+  "streams.append": ["POST", "/v1/tenants/{tenant}/streams/{stream}/events"],
+  "streams.read": ["GET", "/v1/tenants/{tenant}/streams/{stream}/events"],
+  "streams.tail": ["GET", "/v1/tenants/{tenant}/streams/{stream}/tail"],
   "grants.list": ["GET", "/v1/tenants/{tenant}/grants"],
   "grants.create": ["POST", "/v1/tenants/{tenant}/grants"],
   "grants.revoke": ["POST", "/v1/tenants/{tenant}/grants/{grant}/revoke"],
   "shared.query": ["POST", "/v1/tenants/{tenant}/shared/query"],
+  "shared.read": ["GET", "/v1/tenants/{tenant}/shared/events"],
   "audit.list": ["GET", "/v1/tenants/{tenant}/audit"],
   "audit.ocsf": ["GET", "/v1/tenants/{tenant}/audit/ocsf"],
   "audit.tail": ["GET", "/v1/tenants/{tenant}/audit/tail"],
@@ -898,6 +907,97 @@ export interface Calls {
       }[];
     };
   };
+  /** Tables with the column that says whose a row is. */
+  readonly "subjects.list": {
+    readonly input: { readonly params: { readonly tenant: string } };
+    readonly answer: {
+      readonly items: readonly {
+        readonly table: string;
+        readonly column: string;
+        readonly declaredAt: string;
+      }[];
+    };
+  };
+  /** Declares the column of a table without rows that says whose a row is. */
+  readonly "subjects.declare": {
+    readonly input: {
+      readonly params: { readonly tenant: string };
+      readonly body: { readonly table: string; readonly column: string; readonly reason?: string };
+    };
+    readonly answer: { readonly table: string; readonly column: string; readonly declaredAt: string };
+  };
+  /** Erases one person: deletes the rows, destroys the key of their history, certifies it. */
+  readonly "subjects.erase": {
+    readonly input: {
+      readonly params: { readonly tenant: string };
+      readonly body: {
+        readonly subject:
+          | { readonly type: "null" }
+          | { readonly type: "integer"; readonly value: string }
+          | { readonly type: "float"; readonly value: number }
+          | { readonly type: "text"; readonly value: string }
+          | { readonly type: "blob"; readonly base64: string };
+        readonly reason: string;
+        readonly overrideRetention?: boolean;
+      };
+    };
+    readonly answer: {
+      readonly tenant: string;
+      readonly installation: string;
+      readonly subject: string;
+      readonly actor: string;
+      readonly reason: string;
+      readonly beganAt: string;
+      readonly endedAt: string;
+      readonly tables: readonly {
+        readonly table: string;
+        readonly column: string;
+        readonly declaredAt: string;
+        readonly rows: number;
+      }[];
+      readonly retentionOverriddenUntil?: string;
+      readonly offset: string;
+      readonly log: { readonly size: string; readonly root: string; readonly checkpoint: string };
+      readonly removed: readonly {
+        readonly what: "keys" | "memory" | "journal" | "projection" | "log" | "log payload";
+        readonly where: string;
+        readonly count: number;
+      }[];
+      readonly outsideReach: readonly string[];
+      readonly note: string;
+    };
+  };
+  /** The certificates of persons who were erased, oldest first. */
+  readonly "subjects.certificates": {
+    readonly input: { readonly params: { readonly tenant: string } };
+    readonly answer: {
+      readonly items: readonly {
+        readonly tenant: string;
+        readonly installation: string;
+        readonly subject: string;
+        readonly actor: string;
+        readonly reason: string;
+        readonly beganAt: string;
+        readonly endedAt: string;
+        readonly tables: readonly {
+          readonly table: string;
+          readonly column: string;
+          readonly declaredAt: string;
+          readonly rows: number;
+        }[];
+        readonly retentionOverriddenUntil?: string;
+        readonly offset: string;
+        readonly log: { readonly size: string; readonly root: string; readonly checkpoint: string };
+        readonly removed: readonly {
+          readonly what: "keys" | "memory" | "journal" | "projection" | "log" | "log payload";
+          readonly where: string;
+          readonly count: number;
+        }[];
+        readonly outsideReach: readonly string[];
+        readonly note: string;
+      }[];
+    };
+  };
   /** The tenant's streams: its tables and its event streams. */
   readonly "streams.list": {
     readonly input: { readonly params: { readonly tenant: string } };
@@ -907,6 +1007,64 @@ export interface Calls {
         readonly kind: "table" | "events";
         readonly name: string;
       }[];
+    };
+  };
+  /** Makes an event stream. */
+  readonly "streams.create": {
+    readonly input: {
+      readonly params: { readonly tenant: string };
+      readonly body: { readonly name: string };
+    };
+    readonly answer: {
+      readonly id: { readonly tenant: string; readonly local: number };
+      readonly kind: "table" | "events";
+      readonly name: string;
+    };
+  };
+  /** Appends events as one transaction; the idempotency key, if there is one, is kept with them and outlives a restart. */
+  readonly "streams.append": {
+    readonly input: {
+      readonly params: { readonly tenant: string; readonly stream: string };
+      readonly body: { readonly events: readonly unknown[]; readonly expectedOffset?: string };
+    };
+    readonly answer: { readonly offset: string; readonly count: number; readonly logOffset: string };
+  };
+  /** A stream's items in order: events, or the changes of a table's rows; the next page is there if more is. */
+  readonly "streams.read": {
+    readonly input: {
+      readonly params: { readonly tenant: string; readonly stream: string };
+      readonly query?: { readonly cursor?: string; readonly limit?: number; readonly from?: string };
+    };
+    readonly answer: {
+      readonly items: readonly {
+        readonly offset: string;
+        readonly logOffset: string;
+        readonly timeUs: string;
+        readonly actor: string;
+        readonly kind: "event" | "insert" | "update" | "delete" | "erased";
+        readonly data?: unknown;
+        readonly cbor?: string;
+        readonly before?:
+          | readonly (
+              | { readonly type: "null" }
+              | { readonly type: "integer"; readonly value: string }
+              | { readonly type: "float"; readonly value: number }
+              | { readonly type: "text"; readonly value: string }
+              | { readonly type: "blob"; readonly base64: string }
+            )[]
+          | null;
+        readonly after?:
+          | readonly (
+              | { readonly type: "null" }
+              | { readonly type: "integer"; readonly value: string }
+              | { readonly type: "float"; readonly value: number }
+              | { readonly type: "text"; readonly value: string }
+              | { readonly type: "blob"; readonly base64: string }
+            )[]
+          | null;
+        readonly subject?: string;
+      }[];
+      readonly next?: string;
     };
   };
   /** Grants that the tenant made and that were made to it, oldest first, ended ones too. */
@@ -1003,8 +1161,9 @@ export interface Calls {
     readonly input: {
       readonly params: { readonly tenant: string };
       readonly body: {
-        readonly owner: string;
-        readonly stream: number;
+        readonly grant?: string;
+        readonly owner?: string;
+        readonly stream?: number;
         readonly sql: string;
         readonly params?: readonly (
           | { readonly type: "null" }
@@ -1024,6 +1183,28 @@ export interface Calls {
         | { readonly type: "text"; readonly value: string }
         | { readonly type: "blob"; readonly base64: string }
       )[])[];
+    };
+  };
+  /** Reads an event stream that another tenant shares with this one. */
+  readonly "shared.read": {
+    readonly input: {
+      readonly params: { readonly tenant: string };
+      readonly query: {
+        readonly cursor?: string;
+        readonly limit?: number;
+        readonly from?: string;
+        readonly grant: string;
+      };
+    };
+    readonly answer: {
+      readonly items: readonly {
+        readonly offset: string;
+        readonly timeUs: string;
+        readonly kind: "event";
+        readonly data?: unknown;
+        readonly cbor?: string;
+      }[];
+      readonly next?: string;
     };
   };
   /** The tenant's audit stream, in order. */
@@ -1085,6 +1266,13 @@ export interface Calls {
 
 /** Operations that send as they go. */
 export interface Streams {
+  /** A stream's items as they come; `Last-Event-ID` goes on after one. */
+  readonly "streams.tail": {
+    readonly input: {
+      readonly params: { readonly tenant: string; readonly stream: string };
+      readonly query?: { readonly from?: string };
+    };
+  };
   /** The tenant's audit stream as OCSF events, one a line. */
   readonly "audit.ocsf": {
     readonly input: {

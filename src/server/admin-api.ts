@@ -33,6 +33,8 @@ interface AdminParts {
 
 interface Shared extends AdminParts {
   readonly gate: AdminGate;
+  /** Of those who follow: they stay, and may not keep the tenant's admin out. */
+  readonly tails: AdminGate;
   readonly idempotent: IdempotentRequests;
 }
 
@@ -41,7 +43,8 @@ const METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"] as const;
 export function registerAdminApi(app: FastifyInstance, parts: AdminParts): void {
   const shared: Shared = {
     ...parts,
-    gate: new AdminGate(parts.config.limits.maxAdminRequestsPerTenant),
+    gate: new AdminGate("maxConcurrentAdminRequests", parts.config.limits.maxAdminRequestsPerTenant),
+    tails: new AdminGate("maxConcurrentTails", parts.config.limits.maxTailsPerTenant),
     idempotent: new IdempotentRequests(parts.host.clock),
   };
   app.addHook("onSend", async (_request, reply) => {
@@ -88,7 +91,11 @@ function toRoute(path: string): string {
 }
 
 /** Who asks, whether they may, and whether there is room; all before the body is read. */
-async function admit(request: FastifyRequest, { action }: Operation, { host, gate }: Shared): Promise<void> {
+async function admit(
+  request: FastifyRequest,
+  { action, streams = [] }: Operation,
+  { host, gate, tails }: Shared,
+): Promise<void> {
   if (action === "public") return;
   const origin = { remoteAddress: request.ip, requestId: request.id };
   const principal = await host.authenticate(bearerOf(request.headers.authorization), origin);
@@ -96,7 +103,8 @@ async function admit(request: FastifyRequest, { action }: Operation, { host, gat
   host.holdConnection(principal, request.raw.socket);
   if (action !== "authenticated") requireAuthorized(principal, action, { request, host });
   if (principal.kind === "tenant") {
-    request.exchange?.whenOver(gate.enter(principal.tenant));
+    const own = streams.includes("text/event-stream") ? tails : gate;
+    request.exchange?.whenOver(own.enter(principal.tenant));
   }
 }
 
@@ -165,7 +173,7 @@ function runOnce(
 ): Promise<unknown> {
   const key =
     operation.method === "POST" ? parseIdempotencyKey(request.headers["idempotency-key"]) : undefined;
-  if (key === undefined || operation.reads === true) return operation.run(call, input);
+  if (key === undefined || operation.unkept === true) return operation.run(call, input);
   const fingerprint = createHash("sha256")
     .update(`${operation.id}\n${request.url}\n${JSON.stringify(input.body) ?? ""}`)
     .digest("base64url");

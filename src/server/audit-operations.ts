@@ -9,13 +9,19 @@ import { type Static, Type } from "typebox";
 import type { AuditAction, AuditEntry } from "../audit/audit-event.ts";
 import type { AuditRange } from "../audit/audit-stream.ts";
 import { toOcsf } from "../audit/ocsf.ts";
-import { kimberliteError } from "../errors.ts";
 import { PRODUCT_VERSION } from "../host/product.ts";
 import type { Kimberlite } from "../kimberlite.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import { toJsonValue } from "./json-value.ts";
 import { type Call, CLOSED, type Operation, operation, type Streamed } from "./operation.ts";
-import { parseCursor, toPage } from "./pagination.ts";
+import { parseOffsetCursor, toPage } from "./pagination.ts";
+import {
+  HEARTBEAT,
+  HEARTBEAT_EVERY_LOOKS,
+  LOOK_EVERY_MS,
+  RETRY,
+  resumedOffset,
+} from "./server-sent-events.ts";
 import { Decimal, Microseconds } from "./shapes.ts";
 
 const Filter = {
@@ -75,15 +81,9 @@ function entries(db: Kimberlite, whose: Whose, range: AuditRange): AsyncGenerato
 async function page(call: Call, whose: Whose, query: Static<typeof AuditQuery>): Promise<unknown> {
   const { cursor, limit = 100 } = query;
   const range = { ...toRange(query), limit: limit + 1 };
-  const from = cursor === undefined ? {} : { from: parseOffset(cursor) + 1n };
+  const from = cursor === undefined ? {} : { from: parseOffsetCursor(cursor) };
   const items = await Array.fromAsync(entries(call.db, whose, { ...range, ...from }));
   return toPage(items, limit, ({ offset }) => offset);
-}
-
-function parseOffset(cursor: string): bigint {
-  const id = parseCursor(cursor);
-  if (/^\d{1,19}$/.test(id)) return BigInt(id);
-  throw kimberliteError("invalid_argument", "the cursor is not one of this list");
 }
 
 function toRange({ action, from }: Static<typeof AllQuery>): AuditRange {
@@ -110,9 +110,6 @@ function exported(call: Call, whose: Whose, query: Static<typeof AllQuery>): Str
   return { contentType: "application/jsonl", pieces: lines() };
 }
 
-const LOOK_EVERY_MS = 500;
-/** A comment, so that nothing between takes the connection for dead. */
-const HEARTBEAT_EVERY_LOOKS = 30;
 const LOOK_LIMIT = 500;
 
 function tailed(call: Call, whose: Whose, query: Static<typeof AllQuery>): Streamed {
@@ -120,10 +117,9 @@ function tailed(call: Call, whose: Whose, query: Static<typeof AllQuery>): Strea
 }
 
 async function* tail(call: Call, whose: Whose, query: Static<typeof AllQuery>): AsyncGenerator<string, void> {
-  const resumed = call.header("last-event-id");
-  let from = /^\d{1,19}$/.test(resumed ?? "") ? BigInt(resumed ?? "") + 1n : BigInt(query.from ?? 0n);
+  let from = resumedOffset(call) ?? BigInt(query.from ?? 0n);
   const ends = AbortSignal.any([call.draining, call.gone]);
-  yield "retry: 1000\n\n";
+  yield RETRY;
   for (let look = 1; !ends.aborted; look += 1) {
     call.recheck();
     const range = { ...toRange(query), from, limit: LOOK_LIMIT };
@@ -131,7 +127,7 @@ async function* tail(call: Call, whose: Whose, query: Static<typeof AllQuery>): 
       from = entry.offset + 1n;
       yield `id: ${entry.offset}\nevent: audit\ndata: ${JSON.stringify(toJsonValue(entry))}\n\n`;
     }
-    if (look % HEARTBEAT_EVERY_LOOKS === 0) yield ": still here\n\n";
+    if (look % HEARTBEAT_EVERY_LOOKS === 0) yield HEARTBEAT;
     await wait(LOOK_EVERY_MS, undefined, { signal: ends }).catch(() => undefined);
   }
 }

@@ -29,6 +29,7 @@ const Limits = Type.Object(
       "requests after which a connection is closed, to spread load anew",
     ),
     maxAdminRequestsPerTenant: Count(8, "requests to the admin API that one tenant may have under way"),
+    maxTailsPerTenant: Count(64, "streams and audit streams that one tenant may follow at once"),
     headersTimeoutMs: Count(10_000, "how long the headers of a request may take to arrive"),
     requestTimeoutMs: Count(60_000, "how long a whole request may take to arrive"),
     idleTimeoutMs: Count(120_000, "how long a connection may be silent, also while an answer is not read"),

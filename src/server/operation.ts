@@ -55,8 +55,8 @@ interface Described {
   readonly status?: 200 | 201;
   /** Codes that it raises itself, beyond those that every operation may. */
   readonly errors?: readonly ErrorCode[];
-  /** A POST that changes nothing: it is answered anew each time, whatever its idempotency key. */
-  readonly reads?: true;
+  /** A POST whose answer is not kept under its idempotency key: it changes nothing, or keeps the key with what it does. */
+  readonly unkept?: true;
   /** Content types that it may stream in the place of its answer. */
   readonly streams?: readonly Streamed["contentType"][];
 }

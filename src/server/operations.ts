@@ -6,6 +6,8 @@ import type { Operation } from "./operation.ts";
 import { PORTABILITY_OPERATIONS } from "./portability-operations.ts";
 import { PROOF_OPERATIONS } from "./proof-operations.ts";
 import { SHARING_OPERATIONS } from "./sharing-operations.ts";
+import { STREAM_OPERATIONS } from "./stream-operations.ts";
+import { SUBJECT_OPERATIONS } from "./subject-operations.ts";
 import { TENANT_OPERATIONS } from "./tenant-operations.ts";
 import { TOKEN_OPERATIONS } from "./token-operations.ts";
 
@@ -16,6 +18,8 @@ export const OPERATIONS: readonly Operation[] = [
   ...KEY_OPERATIONS,
   ...PROOF_OPERATIONS,
   ...PORTABILITY_OPERATIONS,
+  ...SUBJECT_OPERATIONS,
+  ...STREAM_OPERATIONS,
   ...SHARING_OPERATIONS,
   ...AUDIT_OPERATIONS,
 ];

@@ -9,7 +9,15 @@ export function parseCursor(cursor: string): string {
   throw kimberliteError("invalid_argument", "the cursor is not one of this list");
 }
 
-function toCursor(id: string): string {
+/** First offset of the page that a cursor leads to, of a list in the order of offsets. @throws `invalid_argument` */
+export function parseOffsetCursor(cursor: string): bigint {
+  const id = parseCursor(cursor);
+  if (/^\d{1,19}$/.test(id)) return BigInt(id) + 1n;
+  throw kimberliteError("invalid_argument", "the cursor is not one of this list");
+}
+
+/** The cursor of what comes after that id. */
+export function toCursor(id: string): string {
   return Buffer.from(id, "latin1").toString("base64url");
 }
 

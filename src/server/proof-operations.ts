@@ -46,7 +46,7 @@ const verify = operation({
   path: "/v1/tenants/{tenant}/verify",
   action: "tenant.verify",
   summary: "Checks the tenant's whole log; with a checkpoint, also that it still begins with that",
-  reads: true,
+  unkept: true,
   body: Type.Object({ checkpoint: Type.Optional(Type.String({ maxLength: 16_384 })) }, CLOSED),
   answer: VerifySchema,
   errors: ["checkpoint_mismatch", "signature_invalid"],

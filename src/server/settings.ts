@@ -18,6 +18,7 @@ export interface ServerLimits {
   readonly maxConnectionsPerTenant: number;
   readonly maxRequestsPerConnection: number;
   readonly maxAdminRequestsPerTenant: number;
+  readonly maxTailsPerTenant: number;
   readonly headersTimeoutMs: number;
   readonly requestTimeoutMs: number;
   readonly idleTimeoutMs: number;

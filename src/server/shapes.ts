@@ -4,7 +4,7 @@
  */
 import { Type } from "typebox";
 import type { RefusedErasure } from "../directory/catalogue.ts";
-import type { ErasureCertificate } from "../erasure/certificate.ts";
+import type { ErasureCertificate, RemovedPart } from "../erasure/certificate.ts";
 import type { KeyVersionReport } from "../keys/key-report.ts";
 import type { TenantKeyUse } from "../kimberlite.ts";
 import type { ConsistencyProof, InclusionProof } from "../log/proofs.ts";
@@ -134,6 +134,24 @@ export const KeysSchema: Shape<KeysAnswer> = shapeOf<KeysAnswer>()(
   ),
 );
 
+export const RemovedSchema: Shape<Wire<RemovedPart>> = shapeOf<Wire<RemovedPart>>()(
+  Type.Object(
+    {
+      what: Type.Union([
+        Type.Literal("keys"),
+        Type.Literal("memory"),
+        Type.Literal("journal"),
+        Type.Literal("projection"),
+        Type.Literal("log"),
+        Type.Literal("log payload"),
+      ]),
+      where: Type.String(),
+      count: Count(),
+    },
+    CLOSED,
+  ),
+);
+
 export const CertificateSchema: Shape<CertificateAnswer> = shapeOf<CertificateAnswer>()(
   Type.Object(
     {
@@ -151,23 +169,7 @@ export const CertificateSchema: Shape<CertificateAnswer> = shapeOf<CertificateAn
         Type.Object({ size: Decimal, root: Bytes, checkpoint: Type.String() }, CLOSED),
         Type.Null(),
       ]),
-      removed: Type.Array(
-        Type.Object(
-          {
-            what: Type.Union([
-              Type.Literal("keys"),
-              Type.Literal("memory"),
-              Type.Literal("journal"),
-              Type.Literal("projection"),
-              Type.Literal("log"),
-              Type.Literal("log payload"),
-            ]),
-            where: Type.String(),
-            count: Count(),
-          },
-          CLOSED,
-        ),
-      ),
+      removed: Type.Array(RemovedSchema),
       ciphertextKept: Type.Boolean(),
       retentionOverriddenUntil: Type.Optional(Type.String()),
       outsideReach: Type.Array(Type.String()),

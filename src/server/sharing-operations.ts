@@ -1,104 +1,60 @@
 /**
- * Streams, and grants of them: what a tenant lets another read. A grant is ended by the tenant that made it; one scoped to
- * a grant reads by that grant alone.
+ * Grants: what a tenant lets another read. A grant is ended by the tenant that made it; one scoped to a grant reads by that
+ * grant alone.
  */
-import { type Static, Type } from "typebox";
+import { Type } from "typebox";
 import { kimberliteError } from "../errors.ts";
-import type { StreamDescription } from "../operations.ts";
-import type { SqlInput, SqlValue } from "../projection/values.ts";
 import { type Grant, Permissions } from "../sharing/grant.ts";
 import { Duration } from "../tenant/duration.ts";
 import { StreamId, TenantId } from "../tenant/tenant-id.ts";
+import { firstOf, pageOf, toItems } from "./item-pages.ts";
 import { type Call, CLOSED, type Operation, operation } from "./operation.ts";
-import { Decimal, Microseconds, Reason } from "./shapes.ts";
+import { Decimal, Microseconds, PageQuery, Reason } from "./shapes.ts";
+import {
+  LocalStream,
+  SharedItemSchema,
+  StreamKindSchema,
+  type StreamRef,
+  StreamRefSchema,
+  toSharedItem,
+} from "./stream-shapes.ts";
+import { TypedValueSchema, toInput, toTyped } from "./typed-value.ts";
 import { type Shape, shapeOf, type Wire } from "./wire.ts";
 
-export type GrantAnswer = Wire<Grant>;
-export type StreamAnswer = Wire<StreamDescription>;
-
-const StreamKind = Type.Union([Type.Literal("table"), Type.Literal("events")]);
-const LocalStream = Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 });
-const StreamRef = Type.Object({ tenant: Decimal, local: LocalStream }, CLOSED);
+export type GrantAnswer = Omit<Wire<Grant>, "stream"> & { readonly stream: StreamRef };
+const REFUSALS = ["grant_not_found", "grant_revoked", "grant_expired"] as const;
 const GrantId = Type.String({ pattern: "^[\\w-]{1,64}$" });
 
-const StreamSchema: Shape<Pick<StreamAnswer, "kind" | "name"> & { id: Static<typeof StreamRef> }> = shapeOf<
-  Pick<StreamAnswer, "kind" | "name"> & { id: Static<typeof StreamRef> }
->()(Type.Object({ id: StreamRef, kind: StreamKind, name: Type.String() }, CLOSED));
-
-const GrantSchema: Shape<Omit<GrantAnswer, "stream"> & { readonly stream: Static<typeof StreamRef> }> =
-  shapeOf<Omit<GrantAnswer, "stream"> & { readonly stream: Static<typeof StreamRef> }>()(
-    Type.Object(
-      {
-        id: Type.String(),
-        fromTenant: Decimal,
-        toTenant: Decimal,
-        stream: StreamRef,
-        kind: StreamKind,
-        name: Type.String(),
-        permissions: Type.Literal("read"),
-        columns: Type.Optional(Type.Array(Type.String())),
-        where: Type.Optional(Type.String({ description: "shown to the owner alone" })),
-        maxRows: Type.Optional(Type.Integer()),
-        purpose: Type.String(),
-        actor: Type.String(),
-        createdAtUs: Microseconds,
-        notBeforeUs: Type.Optional(Microseconds),
-        expiresAtUs: Type.Optional(Microseconds),
-        state: Type.Union([
-          Type.Literal("active"),
-          Type.Literal("revoked"),
-          Type.Literal("expired"),
-          Type.Literal("ended"),
-        ]),
-        endedAtUs: Type.Optional(Microseconds),
-        endReason: Type.Optional(Type.String()),
-      },
-      CLOSED,
-    ),
-  );
-
-/** A value of SQLite with its type, as Hrana writes it: nothing is rounded. */
-const Value = Type.Union([
-  Type.Object({ type: Type.Literal("null") }, CLOSED),
-  Type.Object({ type: Type.Literal("integer"), value: Type.String({ pattern: "^-?[0-9]{1,19}$" }) }, CLOSED),
-  Type.Object({ type: Type.Literal("float"), value: Type.Number() }, CLOSED),
-  Type.Object({ type: Type.Literal("text"), value: Type.String() }, CLOSED),
+const GrantSchema: Shape<GrantAnswer> = shapeOf<GrantAnswer>()(
   Type.Object(
-    { type: Type.Literal("blob"), base64: Type.String({ pattern: "^[A-Za-z0-9+/]*={0,2}$" }) },
+    {
+      id: Type.String(),
+      fromTenant: Decimal,
+      toTenant: Decimal,
+      stream: StreamRefSchema,
+      kind: StreamKindSchema,
+      name: Type.String(),
+      permissions: Type.Literal("read"),
+      columns: Type.Optional(Type.Array(Type.String())),
+      where: Type.Optional(Type.String({ description: "shown to the owner alone" })),
+      maxRows: Type.Optional(Type.Integer()),
+      purpose: Type.String(),
+      actor: Type.String(),
+      createdAtUs: Microseconds,
+      notBeforeUs: Type.Optional(Microseconds),
+      expiresAtUs: Type.Optional(Microseconds),
+      state: Type.Union([
+        Type.Literal("active"),
+        Type.Literal("revoked"),
+        Type.Literal("expired"),
+        Type.Literal("ended"),
+      ]),
+      endedAtUs: Type.Optional(Microseconds),
+      endReason: Type.Optional(Type.String()),
+    },
     CLOSED,
   ),
-]);
-type TypedValue = Static<typeof Value>;
-
-function toInput(value: TypedValue): SqlInput {
-  if (value.type === "null") return null;
-  if (value.type === "integer") return BigInt(value.value);
-  if (value.type === "blob") return Buffer.from(value.base64, "base64");
-  return value.value;
-}
-
-/** Integers that are safe come as numbers; what is whole and came from a REAL is then told from them by nothing, as in JavaScript. */
-function toTyped(value: SqlValue): TypedValue {
-  if (value === null) return { type: "null" };
-  if (typeof value === "bigint") return { type: "integer", value: value.toString() };
-  if (typeof value === "number") {
-    return Number.isSafeInteger(value)
-      ? { type: "integer", value: value.toString() }
-      : { type: "float", value };
-  }
-  if (typeof value === "string") return { type: "text", value };
-  return { type: "blob", base64: Buffer.from(value).toString("base64") };
-}
-
-const listStreams = operation({
-  id: "streams.list",
-  method: "GET",
-  path: "/v1/tenants/{tenant}/streams",
-  action: "stream.read",
-  summary: "The tenant's streams: its tables and its event streams",
-  answer: Type.Object({ items: Type.Array(StreamSchema) }, CLOSED),
-  run: async ({ db }, { tenant }) => ({ items: await db.streams(tenant) }),
-});
+);
 
 const listGrants = operation({
   id: "grants.list",
@@ -172,40 +128,77 @@ const queryShared = operation({
   path: "/v1/tenants/{tenant}/shared/query",
   action: "shared.read",
   summary: "Reads a table that another tenant shares with this one, by SQL",
-  reads: true,
+  unkept: true,
   body: Type.Object(
     {
-      owner: Decimal,
-      stream: LocalStream,
+      grant: Type.Optional(GrantId),
+      owner: Type.Optional(Decimal),
+      stream: Type.Optional(LocalStream),
       sql: Type.String({ minLength: 1, maxLength: 1_000_000 }),
-      params: Type.Optional(Type.Array(Value, { maxItems: 32_766 })),
+      params: Type.Optional(Type.Array(TypedValueSchema, { maxItems: 32_766 })),
     },
+    { ...CLOSED, description: "by the grant, or by the owner and its stream" },
+  ),
+  answer: Type.Object(
+    { columns: Type.Array(Type.String()), rows: Type.Array(Type.Array(TypedValueSchema)) },
     CLOSED,
   ),
-  answer: Type.Object({ columns: Type.Array(Type.String()), rows: Type.Array(Type.Array(Value)) }, CLOSED),
-  errors: ["grant_not_found", "grant_revoked", "grant_expired", "invalid_sql"],
-  run: async (call, { tenant, body: { owner, stream, sql, params = [] } }) => {
-    const shared = StreamId(owner, stream);
-    const { columns, rows } = await call.db.sharedArrays(
-      tenant,
-      shared,
-      sql,
-      params.map(toInput),
-      grantOf(call),
-    );
+  errors: [...REFUSALS, "invalid_sql"],
+  run: async (call, { tenant, body: { sql, params = [], ...named } }) => {
+    const { stream, by } = await sharedOf(call, tenant, named);
+    const { columns, rows } = await call.db.sharedArrays(tenant, stream, sql, params.map(toInput), by);
     return { columns, rows: rows.map((row) => row.map(toTyped)) };
   },
 });
 
-function grantOf({ by, principal }: Call) {
-  const grant = principal.kind === "tenant" ? principal.grant : undefined;
-  return grant === undefined ? by : { ...by, grant };
+const readShared = operation({
+  id: "shared.read",
+  method: "GET",
+  path: "/v1/tenants/{tenant}/shared/events",
+  action: "shared.read",
+  summary: "Reads an event stream that another tenant shares with this one",
+  query: Type.Object({ ...PageQuery.properties, from: Type.Optional(Decimal), grant: GrantId }, CLOSED),
+  answer: Type.Object({ items: Type.Array(SharedItemSchema), next: Type.Optional(Type.String()) }, CLOSED),
+  errors: REFUSALS,
+  run: async (call, { tenant, query: { grant, limit, ...range } }) => {
+    const { stream, by } = await sharedOf(call, tenant, { grant });
+    const items = call.db.readShared(tenant, stream, { from: firstOf(range) }, by);
+    return pageOf(toItems(items, toSharedItem), limit);
+  },
+});
+
+interface Named {
+  readonly grant?: string;
+  readonly owner?: string;
+  readonly stream?: number;
+}
+
+/** What is read, and by which grant: the one that the credential is scoped to, or that is named, or any that stands. */
+async function sharedOf(call: Call, tenant: TenantId, { grant, owner, stream }: Named) {
+  const scoped = call.principal.kind === "tenant" ? call.principal.grant : undefined;
+  if (grant !== undefined) {
+    if (scoped !== undefined && scoped !== grant) throw noSuchGrant();
+    const found = await call.db.describeGrant(tenant, grant);
+    if (found.toTenant !== tenant) throw noSuchGrant();
+    return { stream: found.stream, by: { ...call.by, grant } };
+  }
+  if (owner === undefined || stream === undefined) {
+    throw kimberliteError("invalid_argument", "name the grant, or the owner and its stream");
+  }
+  return {
+    stream: StreamId(owner, stream),
+    by: scoped === undefined ? call.by : { ...call.by, grant: scoped },
+  };
+}
+
+function noSuchGrant(): Error {
+  return kimberliteError("grant_not_found", "there is no such grant to this tenant");
 }
 
 export const SHARING_OPERATIONS: readonly Operation[] = [
-  listStreams,
   listGrants,
   createGrant,
   revokeGrant,
   queryShared,
+  readShared,
 ];

@@ -45,21 +45,34 @@ it("a quota of concurrency says so, and one of storage does not say to come agai
 });
 
 it("one tenant's requests under way are bounded, and another's are let in meanwhile", async () => {
-  await using served = await startServed({ settings: { port: 0, limits: { maxAdminRequestsPerTenant: 2 } } });
+  await using served = await startServed({
+    settings: { port: 0, limits: { maxAdminRequestsPerTenant: 2, maxTailsPerTenant: 2 } },
+  });
   const operator = apiOf(served, "operator");
   await operator("POST", "/v1/tenants", { id: "1", name: "A" });
   await operator("POST", "/v1/tenants", { id: "2", name: "B" });
-  const tails = await Promise.all(
-    [1, 2].map(() =>
-      fetch(`${served.url}/v1/tenants/1/audit/tail`, { headers: { authorization: "Bearer 1:admin" } }),
-    ),
-  );
-  const third = await apiOf(served, "1:admin")("GET", "/v1/tenants/1");
+  const [admin, other] = [apiOf(served, "1:admin"), apiOf(served, "2:admin")];
+  const follow = () =>
+    fetch(`${served.url}/v1/tenants/1/audit/tail`, { headers: { authorization: "Bearer 1:admin" } });
+  const tails = await Promise.all([follow(), follow()]);
+  const third = await follow();
   expect(third.status).toBe(429);
   expect(third.headers.get("retry-after")).toBe("1");
-  expect((await apiOf(served, "2:admin")("GET", "/v1/tenants/2")).status).toBe(200);
+  // Who follows keeps nobody from the rest.
+  expect((await admin("GET", "/v1/tenants/1")).status).toBe(200);
   for (const tail of tails) await tail.body?.cancel();
-  await expect.poll(async () => (await apiOf(served, "1:admin")("GET", "/v1/tenants/1")).status).toBe(200);
+  await expect.poll(async () => (await follow()).status).toBe(200);
+
+  // Let in, and their bodies do not come.
+  const head = "POST /v1/tenants/1/verify HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer 1:admin\r\n";
+  const sockets = await Promise.all([openSocket(served), openSocket(served)]);
+  for (const socket of sockets) {
+    socket.write(`${head}Content-Type: application/json\r\nContent-Length: 2\r\n\r\n`);
+  }
+  await expect.poll(async () => (await admin("GET", "/v1/tenants/1")).status).toBe(429);
+  expect((await other("GET", "/v1/tenants/2")).status).toBe(200);
+  for (const socket of sockets) socket.destroy();
+  await expect.poll(async () => (await admin("GET", "/v1/tenants/1")).status).toBe(200);
 });
 
 it("connections of one tenant are bounded, and all of them together are told to come again", async () => {
@@ -150,7 +163,7 @@ it("requests in line behind one that streams leave their places when the connect
   for (let round = 0; round < 3; round += 1) {
     const socket = await openSocket(served);
     const begun = new Promise((resolve) => socket.once("data", resolve));
-    socket.write(`${ask("/audit/tail")}${ask("").repeat(7)}`);
+    socket.write(`${ask("/audit/tail")}${ask("").repeat(8)}`);
     await begun;
     expect((await apiOf(served, "1:admin")("GET", "/v1/tenants/1")).status).toBe(429);
     socket.destroy();
