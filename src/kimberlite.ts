@@ -638,15 +638,15 @@ export class Kimberlite implements AsyncDisposable {
   sharedSession(
     reader: TenantId,
     grantId: string,
-    options: OperationOptions & Pick<SessionOptions, "maxResultBytes"> = {},
+    options: OperationOptions & Pick<SessionOptions, "maxResultBytes" | "stands"> = {},
   ): SqlSession {
     const id = this.#admitted(reader).id;
     const { stream } = this.#granting.findFor(id, grantId);
-    const { context, maxResultBytes } = parseSessionOptions(options, this.#node.limits);
+    const { context, maxResultBytes, stands } = parseSessionOptions(options, this.#node.limits);
     const { actor, correlationId } = context;
     const by = { grant: grantId, actor, ...(correlationId === undefined ? {} : { correlationId }) };
     const ask: SharedAsk = (step) => this.#sharing.ask(id, stream, step, by);
-    return new SharedSession(ask, maxResultBytes);
+    return new SharedSession(ask, { maxResultBytes, stands });
   }
 
   /**

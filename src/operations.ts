@@ -58,6 +58,8 @@ export interface SessionOptions extends OperationOptions {
   readonly busyTimeoutMs?: number;
   /** Most bytes of the results of one call, if less than the database's own limit. */
   readonly maxResultBytes?: number;
+  /** Asked before each statement; what it throws refuses it. For callers whose right may end while the session is open. */
+  readonly stands?: () => void;
 }
 
 const DEFAULT_HOLD_MS = 5_000;
@@ -65,8 +67,10 @@ const DEFAULT_HOLD_MS = 5_000;
 export function parseSessionOptions(
   options: SessionOptions,
   limits: StatementLimits,
-): Pick<SessionPorts, "context" | "access" | "hold" | "maxResultBytes"> {
+): Pick<SessionPorts, "context" | "access" | "hold" | "maxResultBytes" | "stands"> {
   const { access = "schema", maxResultBytes = limits.maxResultBytes, ...given } = parseOptions(options);
+  const { stands = () => undefined } = given;
+  if (typeof stands !== "function") throw kimberliteError("invalid_argument", "stands is a function");
   if (access !== "read" && access !== "rows" && access !== "schema") {
     throw kimberliteError("invalid_argument", 'access is "read", "rows" or "schema"');
   }
@@ -80,6 +84,7 @@ export function parseSessionOptions(
     access,
     hold,
     maxResultBytes: Math.min(bytes, limits.maxResultBytes),
+    stands,
   };
 }
 

@@ -150,6 +150,7 @@ class Attempt {
     }
     try {
       if (refused !== undefined) throw refused;
+      this.#ports.stands();
       this.#outcomes.push({ result: control === undefined ? this.#run(statement) : this.#control(control) });
     } catch (error) {
       if (error instanceof Undone) throw error;

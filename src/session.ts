@@ -62,6 +62,7 @@ export class Session implements SqlSession {
 
   async describe(sql: string): Promise<StatementDescription> {
     this.#requireOpen();
+    this.#ports.stands();
     const control = parseControl(textOf(sql));
     if (control !== undefined) return describeControl(control);
     if (this.#held !== undefined)
@@ -115,6 +116,7 @@ export class Session implements SqlSession {
 
   async #run(statement: SessionStatement, maxResultBytes: number): Promise<SessionResult> {
     this.#requireOpen();
+    this.#ports.stands();
     const control = parseControl(textOf(statement.sql));
     if (control !== undefined) return this.#control(control);
     const request = this.#requestOf(statement, maxResultBytes);

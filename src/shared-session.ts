@@ -28,13 +28,15 @@ export type SharedAsk = (step: SharedStep) => Promise<StatementResult | Statemen
 export class SharedSession implements SqlSession {
   readonly #ask: SharedAsk;
   readonly #maxResultBytes: number;
+  readonly #stands: () => void;
   #inTransaction = false;
   #closed = false;
 
   /** By `Kimberlite.sharedSession` alone. */
-  constructor(ask: SharedAsk, maxResultBytes: number) {
+  constructor(ask: SharedAsk, options: { readonly maxResultBytes: number; readonly stands: () => void }) {
     this.#ask = ask;
-    this.#maxResultBytes = maxResultBytes;
+    this.#maxResultBytes = options.maxResultBytes;
+    this.#stands = options.stands;
   }
 
   get autocommit(): boolean {
@@ -111,6 +113,7 @@ export class SharedSession implements SqlSession {
 
   #requireOpen(): void {
     if (this.#closed) throw kimberliteError("closed", "the session is closed");
+    this.#stands();
   }
 }
 

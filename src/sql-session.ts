@@ -78,6 +78,8 @@ export interface SessionPorts {
     runs?: "again" | "once",
   ) => Promise<T>;
   readonly read: (request: StatementRequest) => Promise<StatementResult>;
+  /** Asked before each statement, whatever it is. @throws if the caller may go on no more */
+  readonly stands: () => void;
   /** Asked before each step of a transaction that is open. @throws `tenant_suspended`, `rate_limited`, … */
   readonly charge: () => void;
 }

@@ -33,11 +33,6 @@ export function tenantOfHost(host: string | undefined): string | undefined {
   return /^(\d{1,19})\../.exec(name)?.[1];
 }
 
-/** What comes behind `Bearer`; the word's case does not matter (RFC 9110 §11.1). */
-export function bearerOf(authorization: string | undefined): string | undefined {
-  return authorization === undefined ? undefined : /^bearer +(\S+) *$/i.exec(authorization)?.[1];
-}
-
 function notAuthorized(): Error {
   return kimberliteError("not_authorized", "the credential does not allow this");
 }

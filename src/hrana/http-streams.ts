@@ -25,6 +25,8 @@ export interface HttpStream {
 }
 
 interface Kept extends HttpStream {
+  /** Of the request that came last, whose credential may be newer. */
+  principal: TenantPrincipal;
   /** Undefined while a request is under way. */
   secret: Buffer | undefined;
   idleSinceMs: number;
@@ -55,8 +57,8 @@ export class HttpStreams {
     return this.#streams.size;
   }
 
-  /** Makes a stream, which counts until `end`. @throws `quota_exceeded` (policy `maxStreams`), `overloaded`, `draining` */
-  open(principal: TenantPrincipal, make: () => SqlStream): HttpStream {
+  /** Makes a stream, which counts until it is given back for good. @throws `quota_exceeded` (policy `maxConcurrentStreams`), `overloaded`, `draining` */
+  open(principal: TenantPrincipal, make: (stands: () => void) => SqlStream): HttpStream {
     const { limits, randomness } = this.#parts;
     if (this.#closed) throw kimberliteError("draining", "the server is going down; try again elsewhere");
     const held = this.#ofTenant.get(principal.tenant) ?? 0;
@@ -73,7 +75,8 @@ export class HttpStreams {
       throw kimberliteError("overloaded", "the server has too many streams open", { retryAfterMs: 1_000 });
     }
     const id = randomness.bytes(ID_BYTES).toString("base64url");
-    const kept: Kept = { id, principal, stream: make(), secret: undefined, idleSinceMs: 0 };
+    const stands = (): void => this.#parts.recheck(kept.principal);
+    const kept: Kept = { id, principal, stream: make(stands), secret: undefined, idleSinceMs: 0 };
     this.#streams.set(id, kept);
     this.#ofTenant.set(principal.tenant, held + 1);
     return kept;
@@ -87,6 +90,7 @@ export class HttpStreams {
     const matches = timingSafeEqual(expected, secret);
     if (kept?.secret === undefined || !matches || !isSame(kept.principal, principal)) throw batonInvalid();
     kept.secret = undefined;
+    kept.principal = principal;
     return kept;
   }
 

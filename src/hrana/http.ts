@@ -4,15 +4,16 @@
  * Kept: a body is read only for a caller who is known and may read; the credential is asked again before each request of a
  * pipeline; a stream whose answer could not be delivered is closed with what it held.
  */
-import { Readable } from "node:stream";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { RequestOrigin } from "../auth/authenticator.ts";
+import { bearerOf } from "../auth/bearer.ts";
 import type { TenantPrincipal } from "../auth/principal.ts";
 import { kimberliteError } from "../errors.ts";
 import { resultBytes } from "../projection/values.ts";
 import { rateLimitHeaders } from "../quota/rate-limit-headers.ts";
-import { bearerOf, requireTenant, tenantOfHost } from "./access.ts";
+import { requireTenant, tenantOfHost } from "./access.ts";
 import { toHranaError, toKnown } from "./hrana-error.ts";
-import { cursorPieces } from "./http-cursor.ts";
+import { cursorBody } from "./http-cursor.ts";
 import type { HttpStream, HttpStreams } from "./http-streams.ts";
 import { type HranaLimits, invalid } from "./limits.ts";
 import type { Encoding, StreamRequest, StreamResponse, StreamResult } from "./protocol.ts";
@@ -52,38 +53,42 @@ export function registerHttp(app: FastifyInstance, parts: HttpParts): void {
     for (const prefix of PREFIXES) {
       scope.get(`${prefix}/${version}`, async (_request, reply) => reply.code(200).send());
       scope.post(`${prefix}/${version}/pipeline`, options, (request, reply) =>
-        answerPipeline(callerOf(callers, request), bodyOf(request), reply, parts),
+        answerPipeline(askedBy(callers, request), reply, parts),
       );
       if (version === "v2") continue;
       scope.post(`${prefix}/${version}/cursor`, options, (request, reply) =>
-        answerCursor(callerOf(callers, request), bodyOf(request), reply, parts),
+        answerCursor(askedBy(callers, request), reply, parts),
       );
     }
   });
 }
 
 async function authenticate(request: FastifyRequest, host: ServedHost): Promise<TenantPrincipal> {
-  const origin = { remoteAddress: request.ip, requestId: request.id };
-  const principal = await host.authenticate(bearerOf(request.headers.authorization), origin);
+  const principal = await host.authenticate(bearerOf(request.headers.authorization), originOf(request));
+  // Known from here on: what it is refused is its own tenant's to know.
+  request.principal = principal;
   const { tenant } = request.params as { readonly tenant?: string };
   const caller = requireTenant(principal, [tenant, tenantOfHost(request.headers.host)]);
   host.holdConnection(caller, request.raw.socket);
-  request.principal = caller;
   return caller;
 }
 
-function callerOf(
-  callers: WeakMap<FastifyRequest, TenantPrincipal>,
-  request: FastifyRequest,
-): TenantPrincipal {
+function originOf(request: FastifyRequest): RequestOrigin {
+  return { remoteAddress: request.ip, requestId: request.id };
+}
+
+/** What is asked, by whom and from where. */
+interface Asked {
+  readonly caller: TenantPrincipal;
+  readonly origin: RequestOrigin;
+  readonly body: Buffer;
+}
+
+function askedBy(callers: WeakMap<FastifyRequest, TenantPrincipal>, request: FastifyRequest): Asked {
   const caller = callers.get(request);
   if (caller === undefined) throw kimberliteError("unauthenticated", "no credential was given");
-  return caller;
-}
-
-function bodyOf(request: FastifyRequest): Buffer {
   if (!Buffer.isBuffer(request.body)) throw invalid("the request has no body");
-  return request.body;
+  return { caller, origin: originOf(request), body: request.body };
 }
 
 /** A body without a type is taken for what the path says, as clients send it so. */
@@ -93,18 +98,15 @@ function requireContentType(request: FastifyRequest, expected: string): void {
   throw kimberliteError("media_type_unsupported", `the content type here is ${expected}`);
 }
 
-async function answerPipeline(
-  caller: TenantPrincipal,
-  body: Buffer,
-  reply: FastifyReply,
-  parts: HttpParts,
-): Promise<void> {
-  const { encoding, streams } = parts;
-  const { baton, requests } = encoding.readPipeline(body);
-  const stream = openStream(caller, baton, parts);
+async function answerPipeline(asked: Asked, reply: FastifyReply, parts: HttpParts): Promise<void> {
+  const { encoding, host, streams } = parts;
+  const { baton, requests } = encoding.readPipeline(asked.body);
+  const stream = openStream(asked, baton, parts);
   let secret: Buffer | undefined;
   try {
-    const results = await answerAll(stream, requests, parts);
+    const results = await answerAll(stream, requests, asked, parts);
+    // Nothing that was found leaves for a credential that ended meanwhile.
+    host.recheck(asked.caller);
     const next = stream.stream.closed || isGone(reply) ? undefined : streams.newBaton();
     secret = next?.secret;
     const answer = encoding.writePipeline({ baton: next?.batonOf(stream), results });
@@ -115,48 +117,57 @@ async function answerPipeline(
 }
 
 async function answerAll(
-  { stream, principal }: HttpStream,
+  { stream }: HttpStream,
   requests: readonly StreamRequest[],
+  { caller, origin }: Asked,
   { host, limits }: HttpParts,
 ): Promise<StreamResult[]> {
+  const note = (error: unknown): void => host.noteFailure(caller, error, origin);
   const results: StreamResult[] = [];
   let bytes = 0;
   for (const request of requests) {
-    host.recheck(principal);
+    host.recheck(caller);
     try {
       if (bytes > limits.maxResultBytes && request.type !== "close") throw tooLarge(limits);
-      const response = await stream.answer(request);
+      const response = await stream.answer(request, note);
       results.push({ type: "ok", response });
       if (response.type === "execute" || response.type === "batch") bytes += sizeOf(response);
     } catch (error) {
+      note(error);
       results.push({ type: "error", error: toHranaError(error) });
     }
   }
   return results;
 }
 
-async function answerCursor(
-  caller: TenantPrincipal,
-  body: Buffer,
-  reply: FastifyReply,
-  parts: HttpParts,
-): Promise<FastifyReply> {
+async function answerCursor(asked: Asked, reply: FastifyReply, parts: HttpParts): Promise<FastifyReply> {
   const { encoding, host, streams } = parts;
-  const { baton, batch } = encoding.readCursor(body);
-  const stream = openStream(caller, baton, parts);
-  const pieces = cursorPieces({ stream, batch, encoding, streams, recheck: () => host.recheck(caller) });
+  const { caller, origin } = asked;
+  const { baton, batch } = encoding.readCursor(asked.body);
+  const stream = openStream(asked, baton, parts);
+  const body = cursorBody({
+    stream,
+    batch,
+    encoding,
+    streams,
+    recheck: () => host.recheck(caller),
+    note: (error) => host.noteFailure(caller, error, origin),
+  });
   // Returned, for the framework takes a promise of nothing for an empty answer.
-  return reply.code(200).header("content-type", encoding.cursorContentType).send(Readable.from(pieces));
+  return reply.code(200).header("content-type", encoding.cursorContentType).send(body);
 }
 
 /** The stream of the baton, or a new one. */
 function openStream(
-  caller: TenantPrincipal,
+  { caller, origin }: Asked,
   baton: string | undefined,
   { host, limits, streams }: HttpParts,
 ): HttpStream {
   if (baton !== undefined) return streams.take(baton, caller);
-  return streams.open(caller, () => new SqlStream(openSession(host, caller, limits), new SqlStore(limits)));
+  return streams.open(
+    caller,
+    (stands) => new SqlStream(openSession(host, caller, { limits, origin, stands }), new SqlStore(limits)),
+  );
 }
 
 /** Bytes of the rows of a response. */

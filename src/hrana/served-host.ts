@@ -1,6 +1,6 @@
 /** What the protocols that are served need of the server that serves them. */
 import type { RequestOrigin } from "../auth/authenticator.ts";
-import type { Principal } from "../auth/principal.ts";
+import type { Principal, TenantPrincipal } from "../auth/principal.ts";
 import type { Clock } from "../host/clock.ts";
 import type { Randomness } from "../host/randomness.ts";
 import type { Kimberlite } from "../kimberlite.ts";
@@ -29,11 +29,28 @@ export interface ServedHost {
   /** Notes that the principal was refused something, for its own tenant's audit stream. */
   noteRefusal(principal: Principal, action: string, origin: RequestOrigin): void;
   /**
+   * Notes a failure that the principal is told within an answer that is none itself: counted by its code; of a bug the log
+   * has its place; one that its role does not allow is for its tenant's audit stream.
+   */
+  noteFailure(principal: TenantPrincipal, error: unknown, origin: RequestOrigin): void;
+  /** Begins a request over another protocol than HTTP; when it has ended it is counted, logged and traced as those are. */
+  beginRequest(name: string, origin: RequestOrigin): (ended: RequestEnd) => void;
+  /** True while the node is past what it can serve: who asks is told to come again. */
+  isOverloaded(): boolean;
+  /** True while it has more connections than it serves. */
+  isFull(): boolean;
+  /**
    * Counts a connection as its tenant's until `close` of its socket, once however often it is asked.
    *
    * @throws `quota_exceeded` with the policy `maxConcurrentConnections`
    */
   holdConnection(principal: Principal, socket: ConnectionSocket): void;
+}
+
+export interface RequestEnd {
+  readonly principal: Principal | undefined;
+  /** What it was refused with, or failed by; undefined if it did not. */
+  readonly error: unknown;
 }
 
 /** What is needed of a socket to know when it ends, and to end it. */

@@ -1,25 +1,29 @@
 /**
  * One WebSocket that speaks Hrana: a hello, then requests on streams, cursors and stored texts, answered as they end.
  *
- * Kept: nothing runs before the hello was accepted; requests of one stream run in order; the credential is asked again
- * before each request. Bounded: streams, cursors, texts, requests that run and that wait. A client that does not take its
+ * Kept: nothing runs before the hello was accepted, and nothing more is read while it is looked at; requests of one stream
+ * run in order; the credential is asked again before each statement, before each answer leaves, and by the clock.
+ * Bounded: streams, cursors, texts, requests that run and that wait, and their bytes. A client that does not take its
  * answers is read from no more, and is cut off when too much waits for it. When the connection ends, what it held is
  * rolled back.
  */
 import type { TenantPrincipal } from "../auth/principal.ts";
 import { kimberliteError } from "../errors.ts";
-import { toHranaError } from "./hrana-error.ts";
+import { toHranaError, toKnown } from "./hrana-error.ts";
+import { Intake } from "./intake.ts";
 import { type HranaLimits, invalid } from "./limits.ts";
 import type {
   ClientMessage,
   CursorEntry,
   Encoding,
+  HranaBatch,
   ServerMessage,
   SocketRequest,
   SocketResponse,
 } from "./protocol.ts";
+import { type OpenStream, SocketCursors } from "./socket-cursors.ts";
 import { SqlStore } from "./sql-store.ts";
-import type { SqlStream } from "./sql-stream.ts";
+import type { NoteFailure, SqlStream } from "./sql-stream.ts";
 
 /** What a connection needs of its WebSocket. */
 export interface SocketPort {
@@ -32,34 +36,30 @@ export interface SocketPort {
   close(code: number, reason: string): void;
 }
 
+/** How a request ended. */
+export interface Ended {
+  readonly principal: TenantPrincipal | undefined;
+  readonly error: unknown;
+}
+
 export interface ConnectionParts {
   readonly socket: SocketPort;
   readonly encoding: Encoding;
   readonly limits: HranaLimits;
   readonly maxUnreadBytes: number;
+  /** Bytes of messages that wait for their answer; then nothing more is read. */
+  readonly maxWaitingBytes: number;
   /** @throws as authentication does */
   readonly authenticate: (jwt: string | undefined) => Promise<TenantPrincipal>;
   /** @throws `unauthenticated` */
   readonly recheck: (principal: TenantPrincipal) => void;
-  readonly openStream: (principal: TenantPrincipal, store: SqlStore) => SqlStream;
-}
-
-interface OpenStream {
-  /** Undefined if it failed to open: its number is taken all the same. */
-  readonly stream: SqlStream | undefined;
-  /** Resolves when what was asked of it so far is done. */
-  last: Promise<unknown>;
-  /** No request is let in while a cursor is open. */
-  cursors: number;
-}
-
-interface OpenCursor {
-  readonly entries: AsyncGenerator<CursorEntry, void> | undefined;
-  readonly owner: OpenStream | undefined;
-  readonly close: () => void;
-  done: boolean;
-  /** Fetches are answered one after another, for clients ask ahead. */
-  last: Promise<unknown>;
+  /** @throws `overloaded` while the node takes no more work */
+  readonly admit: () => void;
+  /** @param stands throws once the credential of the connection stands no more */
+  readonly openStream: (principal: TenantPrincipal, store: SqlStore, stands: () => void) => SqlStream;
+  /** Told that a request began, and by the returned function how it ended. */
+  readonly begin: (name: string) => (ended: Ended) => void;
+  readonly noteFailure: (principal: TenantPrincipal, error: unknown) => void;
 }
 
 /** RFC 6455 §7.4.1 */
@@ -71,23 +71,24 @@ export const CLOSE = {
   restart: 1012,
 } as const;
 
-const MAX_ENTRIES = 1_000;
-const MAX_ENTRY_BYTES = 256 * 1024;
-
 export class SocketConnection {
   readonly #parts: ConnectionParts;
   readonly #store: SqlStore;
   readonly #streams: Map<number, OpenStream> = new Map();
-  readonly #cursors: Map<number, OpenCursor> = new Map();
+  readonly #cursors: SocketCursors;
+  readonly #intake: Intake;
   #principal: Promise<TenantPrincipal> | undefined;
-  #outstanding = 0;
-  #running = 0;
-  readonly #turns: (() => void)[] = [];
+  /** The one whose hello was accepted last. */
+  #accepted: TenantPrincipal | undefined;
   #ended = false;
 
   constructor(parts: ConnectionParts) {
     this.#parts = parts;
-    this.#store = new SqlStore(parts.limits);
+    const { limits, maxWaitingBytes, socket } = parts;
+    const { maxOutstanding, maxRunning, maxStreamsPerConnection } = limits;
+    this.#store = new SqlStore(limits);
+    this.#cursors = new SocketCursors(maxStreamsPerConnection);
+    this.#intake = new Intake({ maxRequests: maxOutstanding, maxBytes: maxWaitingBytes, maxRunning }, socket);
   }
 
   /** True once a hello came. */
@@ -104,101 +105,137 @@ export class SocketConnection {
     } catch (error) {
       return this.#refuse(CLOSE.protocol, toHranaError(error).message);
     }
-    if (message.type === "hello") return void this.#greet(message.jwt);
+    if (message.type === "hello") return void this.#greet(message.jwt, data.length);
     if (this.#principal === undefined) return this.#refuse(CLOSE.protocol, "a hello comes first");
-    void this.#answer(message.requestId, message.request, this.#principal);
+    void this.#answer(message, data.length, this.#principal);
+  }
+
+  /** Closes the connection if its credential stands no more. */
+  look(): void {
+    const principal = this.#accepted;
+    if (principal === undefined || this.#ended) return;
+    try {
+      this.#parts.recheck(principal);
+    } catch {
+      this.#refuseCredential();
+    }
+  }
+
+  /** Answers what was taken, and nothing more; then says why and closes. */
+  async finish(code: number, reason: string): Promise<void> {
+    await this.#intake.hold(this.#intake.idle());
+    this.#refuse(code, reason);
   }
 
   /** Rolls back what is open. Idempotent. */
   async end(): Promise<void> {
     this.#ended = true;
-    for (const turn of this.#turns.splice(0)) turn();
-    for (const cursor of this.#cursors.values()) cursor.close();
+    this.#intake.end();
+    this.#cursors.closeAll();
     const streams = [...this.#streams.values()];
     this.#streams.clear();
     await Promise.all(streams.map(async ({ stream }) => stream?.close()));
   }
 
-  async #greet(jwt: string | undefined): Promise<void> {
-    const before = this.#principal;
-    const principal = this.#authenticate(jwt, before);
+  async #greet(jwt: string | undefined, bytes: number): Promise<void> {
+    const release = this.#intake.take(bytes);
+    const ended = this.#parts.begin("hrana/hello");
+    const principal = this.#intake.hold(this.#authenticate(jwt, this.#principal));
     this.#principal = principal;
     try {
-      await principal;
+      this.#accepted = await principal;
+      ended({ principal: this.#accepted, error: undefined });
       this.#send({ type: "hello_ok" });
     } catch (error) {
+      ended({ principal: undefined, error: toKnown(error) });
       this.#send({ type: "hello_error", error: toHranaError(error) });
       this.#refuse(CLOSE.policy, "the hello was refused");
+    } finally {
+      release();
     }
   }
 
-  /** A later hello may bring a newer credential, of the same tenant. */
+  /** A later hello may bring a newer credential, of the same tenant, actor and role. */
   async #authenticate(
     jwt: string | undefined,
     before: Promise<TenantPrincipal> | undefined,
   ): Promise<TenantPrincipal> {
-    const principal = await this.#parts.authenticate(jwt);
     const former = await before;
+    const principal = await this.#parts.authenticate(jwt);
     const same =
       former === undefined ||
       (former.tenant === principal.tenant &&
+        former.actor === principal.actor &&
         former.role === principal.role &&
         former.grant === principal.grant);
     if (same) return principal;
-    throw kimberliteError("not_authorized", "another tenant or role takes another connection");
+    throw kimberliteError("not_authorized", "another tenant, actor or role takes another connection");
   }
 
   async #answer(
-    requestId: number,
-    request: SocketRequest,
+    { requestId, request }: Extract<ClientMessage, { type: "request" }>,
+    bytes: number,
     greeting: Promise<TenantPrincipal>,
   ): Promise<void> {
-    this.#outstanding += 1;
-    if (this.#outstanding === this.#parts.limits.maxOutstanding) this.#parts.socket.pause();
+    const release = this.#intake.take(bytes);
+    const ended = this.#parts.begin(nameOf(request));
     let answer: ServerMessage;
+    let error: unknown;
     try {
       answer = { type: "response_ok", requestId, response: await this.#handle(request, greeting) };
-    } catch (error) {
-      answer = { type: "response_error", requestId, error: toHranaError(error) };
+    } catch (thrown) {
+      error = toKnown(thrown);
+      answer = { type: "response_error", requestId, error: toHranaError(thrown) };
     }
     try {
       // Nothing goes out before the hello was answered; after a refusal nothing at all.
-      await greeting;
+      const principal = await greeting;
+      ended({ principal, error });
+      if (answer.type === "response_ok") this.look();
       this.#send(answer);
-    } catch {
+    } catch (refused) {
       // The refusal was told where the hello is answered.
+      ended({ principal: undefined, error: toKnown(refused) });
     } finally {
-      this.#outstanding -= 1;
-      if (this.#outstanding < this.#parts.limits.maxOutstanding) this.#parts.socket.resume();
+      release();
     }
   }
 
   /** What changes who is open is done as it comes; what runs waits for its stream. */
-  #handle(request: SocketRequest, greeting: Promise<TenantPrincipal>): Promise<SocketResponse> {
+  async #handle(request: SocketRequest, greeting: Promise<TenantPrincipal>): Promise<SocketResponse> {
     switch (request.type) {
       case "open_stream":
         return this.#openStream(request.streamId, greeting);
       case "close_stream":
         return this.#closeStream(request.streamId);
-      case "open_cursor":
-        return this.#openCursor(request, greeting);
+      case "open_cursor": {
+        const owner = this.#streams.get(request.streamId);
+        return this.#cursors.open(request.cursorId, owner, (before) =>
+          this.#entries(owner as OpenStream, request.batch, before),
+        );
+      }
       case "close_cursor":
-        return this.#closeCursor(request.cursorId);
+        return this.#cursors.close(request.cursorId);
       case "fetch_cursor":
-        return this.#fetch(request, greeting);
+        return this.#cursors.fetch(request, (work) => this.#inTurn(greeting, work));
       case "on_connection":
         return this.#onStore(request.request);
       case "on_stream": {
         const open = this.#streamOf(request.streamId);
-        if (open.cursors > 0) return Promise.reject(invalid("a cursor is open on the stream"));
-        return this.#inTurn(open, greeting, async (stream) => stream.answer(request.request));
+        if (open.cursors > 0) throw invalid("a cursor is open on the stream");
+        const done = open.last.then(() =>
+          this.#inTurn(greeting, async (note) => {
+            if (open.stream === undefined) throw invalid("the stream did not open");
+            return open.stream.answer(request.request, note);
+          }),
+        );
+        open.last = done.catch(() => undefined);
+        return done;
       }
     }
   }
 
-  async #onStore(
-    request: Extract<SocketRequest, { type: "on_connection" }>["request"],
-  ): Promise<SocketResponse> {
+  #onStore(request: Extract<SocketRequest, { type: "on_connection" }>["request"]): SocketResponse {
     if (request.type === "store_sql") this.#store.store(request.sqlId, request.sql);
     else this.#store.close(request.sqlId);
     return { type: request.type };
@@ -217,7 +254,7 @@ export class SocketConnection {
     try {
       const principal = await greeting;
       if (this.#ended) throw kimberliteError("closed", "the connection is closed");
-      const stream = this.#parts.openStream(principal, this.#store);
+      const stream = this.#parts.openStream(principal, this.#store, () => this.#requireStanding());
       if (this.#streams.get(id) === entry) Object.assign(entry, { stream });
       opening.resolve(stream);
       return { type: "open_stream" };
@@ -230,7 +267,7 @@ export class SocketConnection {
   async #closeStream(id: number): Promise<SocketResponse> {
     const open = this.#streams.get(id);
     if (open !== undefined) {
-      for (const cursor of this.#cursors.values()) if (cursor.owner === open) cursor.close();
+      this.#cursors.closeOf(open);
       await open.last.catch(() => undefined);
       await open.stream?.close();
       if (this.#streams.get(id) === open) this.#streams.delete(id);
@@ -244,126 +281,37 @@ export class SocketConnection {
     return open;
   }
 
-  /** After all that was asked of the stream before, when few enough others run and the client takes its answers. */
-  #inTurn<T>(
-    open: OpenStream,
-    greeting: Promise<TenantPrincipal>,
-    work: (stream: SqlStream) => Promise<T>,
-  ): Promise<T> {
-    const done = open.last.then(async () => {
-      const principal = await greeting;
-      await this.#turn();
-      try {
-        if (this.#ended) throw kimberliteError("closed", "the connection is closed");
-        this.#recheck(principal);
-        if (open.stream === undefined) throw invalid("the stream did not open");
-        return await work(open.stream);
-      } finally {
-        this.#endTurn();
-      }
+  /** When few enough others run, for a credential that stands. */
+  async #inTurn<T>(greeting: Promise<TenantPrincipal>, work: (note: NoteFailure) => Promise<T>): Promise<T> {
+    const principal = await greeting;
+    return this.#intake.inTurn(async () => {
+      if (this.#ended) throw kimberliteError("closed", "the connection is closed");
+      this.#requireStanding();
+      this.#parts.admit();
+      return work((error) => this.#parts.noteFailure(principal, error));
     });
-    open.last = done.catch(() => undefined);
-    return done;
   }
 
-  async #turn(): Promise<void> {
-    this.#running += 1;
-    if (this.#running > this.#parts.limits.maxRunning && !this.#ended) {
-      await new Promise<void>((resolve) => this.#turns.push(resolve));
-    }
-  }
-
-  #endTurn(): void {
-    this.#running -= 1;
-    this.#turns.shift()?.();
-  }
-
-  #recheck(principal: TenantPrincipal): void {
+  /** @throws `unauthenticated`; then the connection ends */
+  #requireStanding(): void {
     try {
-      this.#parts.recheck(principal);
+      this.#parts.recheck(this.#accepted as TenantPrincipal);
     } catch (error) {
       // The answer still goes out; then the connection ends.
-      setImmediate(() => this.#refuse(CLOSE.policy, "the credential stands no more"));
+      setImmediate(() => this.#refuseCredential());
       throw error;
     }
   }
 
-  async #openCursor(
-    request: Extract<SocketRequest, { type: "open_cursor" }>,
-    greeting: Promise<TenantPrincipal>,
-  ): Promise<SocketResponse> {
-    const { streamId, cursorId, batch } = request;
-    if (this.#cursors.has(cursorId)) throw invalid("the number of the cursor is in use");
-    if (this.#cursors.size >= this.#parts.limits.maxStreamsPerConnection) {
-      throw kimberliteError("overloaded", "too many cursors are open on the connection");
-    }
-    const owner = this.#streams.get(streamId);
-    if (owner === undefined) {
-      this.#cursors.set(cursorId, {
-        entries: undefined,
-        owner,
-        close: () => undefined,
-        done: true,
-        last: Promise.resolve(),
-      });
-      throw invalid("no stream of this number is open");
-    }
-    const closed = Promise.withResolvers<void>();
-    // What is asked of the stream next waits until the cursor is closed.
-    owner.cursors += 1;
-    const before = owner.last;
-    owner.last = before.then(() => closed.promise);
-    const cursor: OpenCursor = {
-      entries: this.#entries(owner, { batch, before, greeting }),
-      owner,
-      done: false,
-      last: Promise.resolve(),
-      close: () => {
-        if (!cursor.done) owner.cursors -= 1;
-        cursor.done = true;
-        void cursor.entries?.return().finally(() => closed.resolve());
-      },
-    };
-    this.#cursors.set(cursorId, cursor);
-    return { type: "open_cursor" };
-  }
-
   async *#entries(
     owner: OpenStream,
-    run: {
-      readonly batch: Extract<SocketRequest, { type: "open_cursor" }>["batch"];
-      readonly before: Promise<unknown>;
-      readonly greeting: Promise<TenantPrincipal>;
-    },
+    batch: HranaBatch,
+    before: Promise<unknown>,
   ): AsyncGenerator<CursorEntry, void> {
-    await run.before;
-    const principal = await run.greeting;
-    this.#recheck(principal);
+    await before;
     if (owner.stream === undefined) throw invalid("the stream did not open");
-    yield* owner.stream.entries(run.batch);
-  }
-
-  async #fetch(
-    { cursorId, maxCount }: Extract<SocketRequest, { type: "fetch_cursor" }>,
-    greeting: Promise<TenantPrincipal>,
-  ): Promise<SocketResponse> {
-    const cursor = this.#cursors.get(cursorId);
-    if (cursor === undefined) throw invalid("no cursor of this number is open");
-    if (cursor.entries === undefined) throw invalid("the cursor did not open");
-    const { entries } = cursor;
-    const fetched = cursor.last.then(async () => {
-      this.#recheck(await greeting);
-      return takeEntries(entries, maxCount);
-    });
-    cursor.last = fetched.catch(() => undefined);
-    return fetched;
-  }
-
-  async #closeCursor(cursorId: number): Promise<SocketResponse> {
-    const cursor = this.#cursors.get(cursorId);
-    this.#cursors.delete(cursorId);
-    cursor?.close();
-    return { type: "close_cursor" };
+    const principal = this.#accepted as TenantPrincipal;
+    yield* owner.stream.entries(batch, (error) => this.#parts.noteFailure(principal, error));
   }
 
   #send(message: ServerMessage): void {
@@ -373,6 +321,10 @@ export class SocketConnection {
     if (socket.unreadBytes() > maxUnreadBytes) this.#refuse(CLOSE.policy, "the client does not read");
   }
 
+  #refuseCredential(): void {
+    this.#refuse(CLOSE.policy, "the credential stands no more");
+  }
+
   #refuse(code: number, reason: string): void {
     if (this.#ended) return;
     this.#parts.socket.close(code, reason);
@@ -380,27 +332,8 @@ export class SocketConnection {
   }
 }
 
-/** As many as are wanted, or fit one answer. */
-async function takeEntries(
-  entries: AsyncGenerator<CursorEntry, void>,
-  maxCount: number,
-): Promise<SocketResponse> {
-  const taken: CursorEntry[] = [];
-  let bytes = 0;
-  const most = Math.min(maxCount, MAX_ENTRIES);
-  while (taken.length < most && bytes < MAX_ENTRY_BYTES) {
-    const next = await entries.next();
-    if (next.done === true) return { type: "fetch_cursor", entries: taken, done: true };
-    taken.push(next.value);
-    if (next.value.type === "row") bytes += rowBytes(next.value.row);
-  }
-  return { type: "fetch_cursor", entries: taken, done: false };
-}
-
-function rowBytes(row: readonly unknown[]): number {
-  let bytes = 0;
-  for (const value of row) {
-    bytes += typeof value === "string" || value instanceof Uint8Array ? value.length : 8;
-  }
-  return bytes;
+/** As a route: one of a few. */
+function nameOf(request: SocketRequest): string {
+  const isInner = request.type === "on_stream" || request.type === "on_connection";
+  return `hrana/${isInner ? request.request.type : request.type}`;
 }

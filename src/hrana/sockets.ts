@@ -5,10 +5,13 @@
  * no hello in time, or nothing at all for too long, is closed.
  */
 import type { IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { FastifyInstance } from "fastify";
 import { type WebSocket, WebSocketServer } from "ws";
-import type { TenantPrincipal } from "../auth/principal.ts";
+import type { RequestOrigin } from "../auth/authenticator.ts";
+import type { Principal, TenantPrincipal } from "../auth/principal.ts";
+import { kimberliteError } from "../errors.ts";
 import { requireTenant, tenantOfHost } from "./access.ts";
 import type { HranaLimits } from "./limits.ts";
 import type { Encoding } from "./protocol.ts";
@@ -29,25 +32,42 @@ const PROTOCOLS = ["hrana3-protobuf", "hrana3", "hrana2", "hrana1"];
 const PATH = /^\/(?:tenants\/(\d{1,19})\/?)?(?:\?.*)?$/;
 const MAX_REASON_BYTES = 120;
 
-/** @returns what ends every connection */
+/** How often credentials of open connections are looked at, also of those that say nothing. */
+const LOOK_EVERY_MS = 500;
+/** A hello is small; what comes before it is from nobody. */
+const MAX_BYTES_BEFORE_HELLO = 64 * 1024;
+
+/** @returns what ends every connection, once what it asked is answered */
 export function registerSockets(app: FastifyInstance, parts: SocketParts): () => void {
   const { host } = parts;
+  const open = new Set<SocketConnection>();
   const sockets = new WebSocketServer({
     noServer: true,
     maxPayload: host.limits.maxBodyBytes,
     perMessageDeflate: false,
+    clientTracking: false,
+    autoPong: false,
     handleProtocols: (offered) => PROTOCOLS.find((name) => offered.has(name)) ?? false,
   });
   app.server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     const path = PATH.exec(request.url ?? "");
-    if (path === null || host.draining.aborted) return refuseUpgrade(socket, path === null ? 404 : 503);
+    if (path === null) return refuseUpgrade(socket, 404);
+    if (host.draining.aborted || host.isOverloaded() || host.isFull()) return refuseUpgrade(socket, 503);
     if (!offersKnown(request)) return refuseUpgrade(socket, 400);
     sockets.handleUpgrade(request, socket, head, (webSocket) => {
-      serve(webSocket, request, { ...parts, named: [path[1], tenantOfHost(request.headers.host)] });
+      const named = [path[1], tenantOfHost(request.headers.host)];
+      const connection = serve(webSocket, request, { ...parts, named });
+      open.add(connection);
+      webSocket.once("close", () => open.delete(connection));
     });
   });
+  const looking = setInterval(() => {
+    for (const connection of open) connection.look();
+  }, LOOK_EVERY_MS);
+  looking.unref();
   return () => {
-    for (const client of sockets.clients) client.close(CLOSE.restart, "the server is going down");
+    clearInterval(looking);
+    for (const connection of open) void connection.finish(CLOSE.restart, "the server is going down");
   };
 }
 
@@ -66,7 +86,7 @@ function serve(
   webSocket: WebSocket,
   request: IncomingMessage,
   parts: SocketParts & { readonly named: readonly (string | undefined)[] },
-): void {
+): SocketConnection {
   const { host, limits, named } = parts;
   const isBinary = webSocket.protocol === "hrana3-protobuf";
   const origin = {
@@ -74,7 +94,8 @@ function serve(
     requestId: host.randomness.bytes(12).toString("base64url"),
   };
   const authenticate = async (jwt: string | undefined): Promise<TenantPrincipal> => {
-    const principal = requireTenant(await host.authenticate(jwt, origin), named);
+    const presented = await host.authenticate(jwt, origin);
+    const principal = requireTenantOrNote(presented, { host, named, origin });
     host.holdConnection(principal, request.socket);
     return principal;
   };
@@ -83,9 +104,14 @@ function serve(
     encoding: isBinary ? parts.protobuf : parts.json,
     limits,
     maxUnreadBytes: host.limits.maxUnreadBytes,
+    maxWaitingBytes: host.limits.maxBodyBytes,
     authenticate,
     recheck: (principal) => host.recheck(principal),
-    openStream: (principal, store) => new SqlStream(openSession(host, principal, limits), store),
+    admit: () => requireRoom(host),
+    openStream: (principal, store, stands) =>
+      new SqlStream(openSession(host, principal, { limits, origin, stands }), store),
+    begin: (name) => host.beginRequest(name, origin),
+    noteFailure: (principal, error) => host.noteFailure(principal, error, origin),
   });
   const stopWatching = watch(webSocket, { connection, limits, idleTimeoutMs: host.limits.idleTimeoutMs });
   webSocket.on("message", (data: Buffer, binary: boolean) => {
@@ -97,6 +123,41 @@ function serve(
     stopWatching();
     void connection.end();
   });
+  boundBeforeHello(webSocket, request.socket, connection);
+  return connection;
+}
+
+/** One that is refused though it is known is for its own tenant's audit stream. */
+function requireTenantOrNote(
+  principal: Principal,
+  about: {
+    readonly host: ServedHost;
+    readonly named: readonly (string | undefined)[];
+    readonly origin: RequestOrigin;
+  },
+): TenantPrincipal {
+  try {
+    return requireTenant(principal, about.named);
+  } catch (error) {
+    about.host.noteRefusal(principal, "hrana", about.origin);
+    throw error;
+  }
+}
+
+function requireRoom(host: ServedHost): void {
+  if (!host.isOverloaded()) return;
+  throw kimberliteError("overloaded", "the node is past what it can serve", { retryAfterMs: 1_000 });
+}
+
+/** Of one that has not said hello, no more is taken than a hello has. */
+function boundBeforeHello(webSocket: WebSocket, socket: Socket, connection: SocketConnection): void {
+  let bytes = 0;
+  const count = (data: Buffer): void => {
+    bytes += data.length;
+    if (connection.greeted) socket.off("data", count);
+    else if (bytes > MAX_BYTES_BEFORE_HELLO) webSocket.terminate();
+  };
+  socket.on("data", count);
 }
 
 function portOf(webSocket: WebSocket): SocketPort {
@@ -133,6 +194,10 @@ function watch(
   };
   webSocket.on("message", alive);
   webSocket.on("pong", alive);
+  webSocket.on("ping", (data: Buffer) => {
+    // Who does not read gets no answers, or they would pile up.
+    if (webSocket.bufferedAmount < MAX_BYTES_BEFORE_HELLO) webSocket.pong(data);
+  });
   const beat = setInterval(() => {
     const waiting = webSocket.bufferedAmount;
     const stalled = waiting > 0 && waiting >= unread && unread > 0;

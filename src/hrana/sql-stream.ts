@@ -21,6 +21,9 @@ import type {
 } from "./protocol.ts";
 import type { SqlStore } from "./sql-store.ts";
 
+/** Told of each statement of a batch that fails. */
+export type NoteFailure = (error: unknown) => void;
+
 export class SqlStream {
   readonly #session: SqlSession;
   readonly #store: SqlStore;
@@ -36,7 +39,7 @@ export class SqlStream {
     return this.#closed;
   }
 
-  async answer(request: StreamRequest): Promise<StreamResponse> {
+  async answer(request: StreamRequest, note: NoteFailure): Promise<StreamResponse> {
     if (this.#closed) throw invalid("the stream is closed");
     switch (request.type) {
       case "close":
@@ -45,7 +48,7 @@ export class SqlStream {
       case "execute":
         return { type: "execute", result: await this.#execute(request.stmt) };
       case "batch":
-        return { type: "batch", outcomes: await this.batch(request.batch) };
+        return { type: "batch", outcomes: await this.batch(request.batch, note) };
       case "sequence":
         await this.#session.sequence(this.#store.resolve(request));
         return { type: "sequence" };
@@ -62,14 +65,15 @@ export class SqlStream {
     }
   }
 
-  async batch(batch: HranaBatch): Promise<StepOutcome[]> {
+  async batch(batch: HranaBatch, note: NoteFailure): Promise<StepOutcome[]> {
     const outcomes = await this.#session.batch(this.#steps(batch));
+    for (const outcome of outcomes) if (outcome !== undefined && "error" in outcome) note(outcome.error);
     return outcomes.map((outcome, index) => toOutcome(outcome, batch[index]?.stmt.wantRows ?? true));
   }
 
   /** A batch's results, one entry at a time. */
-  async *entries(batch: HranaBatch): AsyncGenerator<CursorEntry, void> {
-    const outcomes = await this.batch(batch);
+  async *entries(batch: HranaBatch, note: NoteFailure): AsyncGenerator<CursorEntry, void> {
+    const outcomes = await this.batch(batch, note);
     for (const [step, outcome] of outcomes.entries()) {
       if (outcome === undefined) continue;
       if ("error" in outcome) yield { type: "step_error", step, error: outcome.error };

@@ -15,23 +15,35 @@ const SAMPLE_EVERY_MS = 250;
 const SAMPLES = 3;
 const RETRY_AFTER_MS = 1_000;
 
-/** Refuses requests with `overloaded` (503, with `Retry-After`) while the node is past its limits. */
-export function registerLoadShedding(app: FastifyInstance, limits: ServerLimits, clock: Clock): void {
-  let pressed = 0;
-  let expectedMs = clock.monotonicMs() + SAMPLE_EVERY_MS;
-  const timer = setInterval(() => {
-    const nowMs = clock.monotonicMs();
-    const late = nowMs - expectedMs > limits.maxEventLoopDelayMs;
-    const full = process.memoryUsage().heapUsed > limits.maxHeapBytes;
-    pressed = late || full ? pressed + 1 : 0;
-    expectedMs = nowMs + SAMPLE_EVERY_MS;
-  }, SAMPLE_EVERY_MS);
-  timer.unref();
-  app.addHook("onClose", async () => clearInterval(timer));
-  app.addHook("onRequest", async (request) => {
-    if (pressed < SAMPLES || isHealthCheck(request)) return;
-    throw kimberliteError("overloaded", "the node is past what it can serve", {
-      retryAfterMs: RETRY_AFTER_MS,
+export class LoadShedding {
+  readonly #timer: NodeJS.Timeout;
+  #pressed = 0;
+
+  constructor(limits: ServerLimits, clock: Clock) {
+    let expectedMs = clock.monotonicMs() + SAMPLE_EVERY_MS;
+    this.#timer = setInterval(() => {
+      const nowMs = clock.monotonicMs();
+      const late = nowMs - expectedMs > limits.maxEventLoopDelayMs;
+      const full = process.memoryUsage().heapUsed > limits.maxHeapBytes;
+      this.#pressed = late || full ? this.#pressed + 1 : 0;
+      expectedMs = nowMs + SAMPLE_EVERY_MS;
+    }, SAMPLE_EVERY_MS);
+    this.#timer.unref();
+  }
+
+  /** True while the node is past its limits. */
+  get pressed(): boolean {
+    return this.#pressed >= SAMPLES;
+  }
+
+  /** Refuses requests with `overloaded` (503, with `Retry-After`) meanwhile. */
+  register(app: FastifyInstance): void {
+    app.addHook("onClose", async () => clearInterval(this.#timer));
+    app.addHook("onRequest", async (request) => {
+      if (!this.pressed || isHealthCheck(request)) return;
+      throw kimberliteError("overloaded", "the node is past what it can serve", {
+        retryAfterMs: RETRY_AFTER_MS,
+      });
     });
-  });
+  }
 }

@@ -26,7 +26,17 @@ export interface AnsweredRequest {
   readonly code: string | undefined;
 }
 
-const METHODS: ReadonlySet<string> = new Set(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]);
+/** `WS` is a request on a WebSocket. */
+const METHODS: ReadonlySet<string> = new Set([
+  "GET",
+  "POST",
+  "PUT",
+  "DELETE",
+  "PATCH",
+  "HEAD",
+  "OPTIONS",
+  "WS",
+]);
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
 export class ServerMetrics {
@@ -58,7 +68,7 @@ export class ServerMetrics {
     });
     this.#errors = new Counter({
       name: "kimberlite_errors_total",
-      help: "Requests refused, by the code of docs/errors.md.",
+      help: "Requests and statements refused or failed, by the code of docs/errors.md.",
       labelNames: ["code"],
       ...node,
     });
@@ -104,6 +114,11 @@ export class ServerMetrics {
     const label = { tenant: this.#label(tenant) };
     this.#tenantRequests.inc(label);
     this.#tenantSeconds.inc(label, seconds);
+  }
+
+  /** Counts a failure that was told within an answer that was none itself, as of one statement of several. */
+  fail(code: string): void {
+    this.#errors.inc({ code });
   }
 
   get contentType(): string {

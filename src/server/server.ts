@@ -19,9 +19,10 @@ import { createApp } from "./app.ts";
 import { parseServerConfig } from "./config.ts";
 import { Connections } from "./connections.ts";
 import { registerHealth } from "./health.ts";
-import { registerLoadShedding } from "./load-shedding.ts";
+import { LoadShedding } from "./load-shedding.ts";
 import { ServerMetrics } from "./metrics.ts";
 import { Folders, type Services } from "./services.ts";
+import { sessionTelemetry } from "./session-telemetry.ts";
 import type { ServerConfig, ServerSettings } from "./settings.ts";
 import { registerTelemetry } from "./telemetry.ts";
 import { loadTls, TlsReloader, type TlsSettings } from "./tls.ts";
@@ -85,7 +86,6 @@ export class Server implements AsyncDisposable {
     const connections = new Connections(config.limits);
     const isDraining = (): boolean => drain.signal.aborted;
     const randomness = options.randomness ?? systemRandomness();
-    const host = makeHost(options, { config, connections, randomness, draining: drain.signal });
     const disk = options.disk ?? systemDisk;
     const tls = config.tls === undefined ? undefined : loadTls(disk, config.tls);
     const app = createApp({ config, connections, randomness, isDraining, tls });
@@ -93,7 +93,14 @@ export class Server implements AsyncDisposable {
     const { open, tenantLabels: maxTenants } = config.metrics;
     const metrics = new ServerMetrics({ db, connections: () => connections.count, maxTenants });
     registerTelemetry(app, { authenticator, metrics, openMetrics: open, log });
-    registerLoadShedding(app, config.limits, options.clock ?? systemClock);
+    const shedding = new LoadShedding(config.limits, options.clock ?? systemClock);
+    shedding.register(app);
+    const host: ServedHost = {
+      ...makeHost(options, { config, connections, randomness, draining: drain.signal }),
+      ...sessionTelemetry({ authenticator, metrics, log }),
+      isOverloaded: () => shedding.pressed,
+      isFull: () => connections.overfull,
+    };
     registerHealth(app, isDraining);
     const services = makeServices(config, options);
     await app.register(async (scope) => registerAdminApi(scope, { host, config, services }));
@@ -159,7 +166,7 @@ function makeHost(
     readonly randomness: Randomness;
     readonly draining: AbortSignal;
   },
-): ServedHost {
+): Omit<ServedHost, "beginRequest" | "noteFailure" | "isOverloaded" | "isFull"> {
   const { config, connections, randomness, draining } = parts;
   return {
     db,

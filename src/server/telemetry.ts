@@ -18,8 +18,9 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Logger } from "pino";
 import type { Authenticator } from "../auth/authenticator.ts";
 import { authorize } from "../auth/authorize.ts";
+import { bearerOf } from "../auth/bearer.ts";
+import type { Principal } from "../auth/principal.ts";
 import { KimberliteError } from "../errors.ts";
-import { bearerOf } from "./bearer.ts";
 import type { ServerMetrics } from "./metrics.ts";
 
 export interface TelemetryParts {
@@ -93,27 +94,52 @@ function endRequest(about: {
   readonly parts: TelemetryParts;
 }): void {
   const { request, reply, begun, parts } = about;
-  const route = routeOf(request);
-  const status = reply?.statusCode ?? 499;
-  const ms = reply?.elapsedTime ?? 0;
-  const code = codeOf(begun.error, status);
-  const { principal, method } = request;
+  report(parts, {
+    requestId: request.id,
+    method: request.method,
+    route: routeOf(request),
+    status: reply?.statusCode ?? 499,
+    ms: reply?.elapsedTime ?? 0,
+    address: request.ip,
+    principal: request.principal ?? undefined,
+    ...begun,
+  });
+}
+
+/** A request that was answered, over whatever protocol. */
+export interface Answered {
+  readonly requestId: string;
+  readonly method: string;
+  readonly route: string;
+  readonly status: number;
+  readonly ms: number;
+  readonly address: string;
+  readonly principal: Principal | undefined;
+  readonly span: Span;
+  /** What it was refused with, or failed by. */
+  readonly error: unknown;
+}
+
+/** Counts it, ends its span and writes its line. */
+export function report(parts: Pick<TelemetryParts, "metrics" | "log">, answered: Answered): void {
+  const { requestId, method, route, status, ms, address, principal, span, error } = answered;
+  const code = codeOf(error, status);
   const tenant = principal?.kind === "tenant" ? principal.tenant : undefined;
   parts.metrics.end({ method, route, status, seconds: ms / 1000, tenant, code });
-  endSpan(begun.span, { status, tenant, code });
+  endSpan(span, { status, tenant, code });
   if (QUIET.has(route) && status < 400) return;
   const level = status >= 500 ? "error" : "info";
   parts.log?.[level]({
-    requestId: request.id,
+    requestId,
     method,
     route,
     status,
     ms: Math.round(ms * 1000) / 1000,
-    address: request.ip,
+    address,
     ...(tenant === undefined ? {} : { tenant: tenant.toString() }),
-    ...(principal === null ? {} : { credential: principal.credential.id }),
+    ...(principal === undefined ? {} : { credential: principal.credential.id }),
     ...(code === undefined ? {} : { code }),
-    ...(status >= 500 && code === "internal" ? { bug: describeBug(begun.error) } : {}),
+    ...(status >= 500 && code === "internal" ? { bug: describeBug(error) } : {}),
   });
 }
 
@@ -175,7 +201,7 @@ function codeOf(error: unknown, status: number): string | undefined {
 }
 
 /** Kind and place of a bug. Its message is left out, for it may quote what was being worked on. */
-function describeBug(error: unknown): { readonly name: string; readonly at: readonly string[] } {
+export function describeBug(error: unknown): { readonly name: string; readonly at: readonly string[] } {
   const cause = error instanceof KimberliteError && error.cause !== undefined ? error.cause : error;
   if (!(cause instanceof Error)) return { name: typeof cause, at: [] };
   const at = (cause.stack ?? "").split("\n").filter((line) => /^ {4}at /.test(line));

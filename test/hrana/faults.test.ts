@@ -240,7 +240,8 @@ describe("WebSockets", () => {
     ["a frame of the other encoding", Buffer.from("{}"), 1003],
     ["a hello that is refused", JSON.stringify({ type: "hello", jwt: "x" }), 1008],
     ["a message that is too large", "x".repeat(1_000_001), 1009],
-    ["a string that never ends", `"${'\\"'.repeat(450_000)}`, 1002],
+    ["more than a hello has", "x".repeat(500_000), 1006],
+    ["a string that never ends", `"${'\\"'.repeat(30_000)}`, 1002],
   ])("with %s are closed", async (_, message, code) => {
     const socket = await open();
     const closed = closing(socket);

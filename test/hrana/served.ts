@@ -13,6 +13,7 @@ import { Server } from "../../src/server/server.ts";
 
 export interface Served {
   readonly db: Kimberlite;
+  readonly tokens: TokenBook;
   readonly server: Server;
   /** Without a slash at its end. */
   readonly url: string;
@@ -26,16 +27,27 @@ afterAll(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** A token that the server's authenticator takes: it says what it stands for. */
+/** A token that the server's authenticator takes: it says what it stands for. `name~2` is another of the same actor. */
 export function tokenOf(tenant: number, role: TenantRole = "admin", name = "test"): string {
   return `t${tenant}.${role}.${name}`;
 }
 
-class TokenBook implements Authenticator {
+export class TokenBook implements Authenticator {
   readonly revoked: Set<string> = new Set();
+  /** What was refused to whom. */
+  readonly refusals: string[] = [];
+  /** How long it takes to authenticate. */
+  delayMs = 0;
+  /** Authentications that went on at once, at most. */
+  most = 0;
+  #running = 0;
 
   async authenticate(bearer: string | undefined): Promise<Principal> {
-    const match = /^t(\d+)\.(reader|writer|admin)\.(\w+)$/.exec(bearer ?? "");
+    this.#running += 1;
+    this.most = Math.max(this.most, this.#running);
+    if (this.delayMs > 0) await new Promise((resolve) => setTimeout(resolve, this.delayMs));
+    this.#running -= 1;
+    const match = /^t(\d+)\.(reader|writer|admin)\.(\w+)(?:~\d)?$/.exec(bearer ?? "");
     if (bearer === undefined || match === null || this.revoked.has(bearer)) throw refused();
     return {
       kind: "tenant",
@@ -46,7 +58,9 @@ class TokenBook implements Authenticator {
     };
   }
 
-  noteRefusal(): void {}
+  noteRefusal(principal: Principal, action: string): void {
+    this.refusals.push(`${principal.actor} ${action}`);
+  }
 
   recheck(principal: Principal): void {
     if (this.revoked.has(principal.credential.id)) throw refused();
@@ -72,7 +86,7 @@ export async function serve(
   const server = await Server.start({
     db,
     authenticator,
-    settings: { port: 0, ...options.settings },
+    settings: { port: 0, metrics: { open: true }, ...options.settings },
     register: (app, host) => registerHrana(app, host, options.limits),
   });
   let closed: Promise<void> | undefined;
@@ -87,6 +101,7 @@ export async function serve(
   cleanups.push(close);
   return {
     db,
+    tokens: authenticator,
     server,
     url: server.address.url,
     revoke: (token) => void authenticator.revoked.add(token),
