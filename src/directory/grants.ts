@@ -104,7 +104,7 @@ export class Grants {
     const { pipeline } = await this.#system();
     await pipeline.submit(ACTOR, (session) => {
       work(session);
-      noteAudit(session, audit);
+      noteAudit(session, withoutNames(audit));
     });
   }
 
@@ -124,4 +124,10 @@ export class Grants {
       if (tenant !== undefined) this.#ofTenant.get(tenant)?.delete(id);
     }
   }
+}
+
+/** As operators may read it: of a tenant's schema they learn nothing. Both tenants' own records have the columns. */
+function withoutNames(audit: AuditEvent): AuditEvent {
+  const { columns: _, ...detail } = audit.detail ?? {};
+  return { ...audit, detail };
 }

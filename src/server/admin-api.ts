@@ -8,9 +8,8 @@ import { createHash } from "node:crypto";
 import { Readable } from "node:stream";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { Clean } from "typebox/value";
-import { type Action, authorize, isAuthorized } from "../auth/authorize.ts";
+import { authorize } from "../auth/authorize.ts";
 import { bearerOf } from "../auth/bearer.ts";
-import type { Principal } from "../auth/principal.ts";
 import { assert, kimberliteError } from "../errors.ts";
 import type { ServedHost } from "../hrana/served-host.ts";
 import { TenantId } from "../tenant/tenant-id.ts";
@@ -101,24 +100,12 @@ async function admit(
   const principal = await host.authenticate(bearerOf(request.headers.authorization), origin);
   request.principal = principal;
   host.holdConnection(principal, request.raw.socket);
-  if (action !== "authenticated") requireAuthorized(principal, action, { request, host });
+  // Whoever is refused is noted where requests end.
+  if (action !== "authenticated") authorize(principal, action, tenantOf(request));
   if (principal.kind === "tenant") {
     const own = streams.includes("text/event-stream") ? tails : gate;
     request.exchange?.whenOver(own.enter(principal.tenant));
   }
-}
-
-/** @throws `not_authorized`, once it is noted for the principal's own audit stream */
-function requireAuthorized(
-  principal: Principal,
-  action: Action,
-  { request, host }: { readonly request: FastifyRequest; readonly host: ServedHost },
-): void {
-  const tenant = tenantOf(request);
-  if (!isAuthorized(principal, action, tenant)) {
-    host.noteRefusal(principal, action, { remoteAddress: request.ip, requestId: request.id });
-  }
-  authorize(principal, action, tenant);
 }
 
 /** The tenant that the path names. @throws `invalid_argument` */

@@ -122,9 +122,10 @@ async function* tail(call: Call, whose: Whose, query: Static<typeof AllQuery>): 
   yield RETRY;
   for (let look = 1; !ends.aborted; look += 1) {
     call.recheck();
-    const range = { ...toRange(query), from, limit: LOOK_LIMIT };
-    for await (const entry of entries(call.db, whose, range)) {
+    // Chosen here: what was looked at and is not wanted is not looked at again.
+    for await (const entry of entries(call.db, whose, { from, limit: LOOK_LIMIT })) {
       from = entry.offset + 1n;
+      if (query.action !== undefined && entry.action !== query.action) continue;
       yield `id: ${entry.offset}\nevent: audit\ndata: ${JSON.stringify(toJsonValue(entry))}\n\n`;
     }
     if (look % HEARTBEAT_EVERY_LOOKS === 0) yield HEARTBEAT;
