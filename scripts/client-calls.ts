@@ -46,6 +46,12 @@ export interface Calls {
 ${answered.map((operation) => `${documented(operation)} readonly ${JSON.stringify(operation.id)}: { readonly input: ${inputOf(operation)}; readonly answer: ${typeOf(toJson(operation.answer))} };`).join("\n")}
 }
 
+/** Operations that may take long. */
+export type Lasting =
+${OPERATIONS.filter(({ lasting }) => lasting === true)
+  .map(({ id }) => `  | ${JSON.stringify(id)}`)
+  .join("\n")};
+
 /** Operations that send as they go. */
 export interface Streams {
 ${streamed.map((operation) => `${documented(operation)} readonly ${JSON.stringify(operation.id)}: { readonly input: ${inputOf(operation)} };`).join("\n")}

@@ -31,6 +31,7 @@ export type ErrorCode =
   | "tenant_not_found"
   | "tenant_exists"
   | "tenant_suspended"
+  | "job_not_found"
   | "stream_not_found"
   | "stream_exists"
   | "offset_conflict"
@@ -146,6 +147,7 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
   tenant_not_found: row("reject", 404, 5, "There is no such tenant."),
   tenant_exists: row("reject", 409, 3, "A tenant of that id exists already."),
   tenant_suspended: row("reject", 403, 4, "The tenant is suspended; resume it first."),
+  job_not_found: row("reject", 404, 5, "There is no such job; one that ended is forgotten after an hour."),
   stream_not_found: row("reject", 404, 5, "There is no such stream in this tenant."),
   stream_exists: row("reject", 409, 3, "A stream or table of that name exists already."),
   offset_conflict: row(

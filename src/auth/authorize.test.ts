@@ -51,6 +51,7 @@ const TABLE: Readonly<Record<Action, string>> = {
   "proof.read": "rwao",
   "tenant.verify": "rwao",
   "tenant.describe": "rwao",
+  "job.read": "rwao",
   "key.list": "--ao",
   "key.rotate": "--ao",
   "key.reencrypt": "--ao",

@@ -43,6 +43,7 @@ export type Action =
   | "proof.read"
   | "tenant.verify"
   | "tenant.describe"
+  | "job.read"
   | "key.list"
   | "key.rotate"
   | "key.reencrypt"
@@ -100,6 +101,8 @@ const RULES: Readonly<Record<Action, Rule>> = {
   "tenant.verify": { tenant: "reader", operator: true },
   /** Name, region, state, sizes, quota, holds. */
   "tenant.describe": { tenant: "reader", operator: true },
+  /** Each of the work that it may ask for itself. */
+  "job.read": { tenant: "reader", operator: true },
   "key.list": { tenant: "admin", operator: true },
   "key.rotate": { tenant: "admin", operator: true },
   "key.reencrypt": { tenant: "admin", operator: true },

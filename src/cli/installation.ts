@@ -174,7 +174,10 @@ export async function rotateMasterKeyTo(
 export function rotateOpenMasterKeyTo(
   paths: InstallationPaths,
   db: Kimberlite,
-  { to, ...options }: GovernanceOptions & { readonly to: string },
+  {
+    to,
+    ...options
+  }: GovernanceOptions & { readonly to: string; readonly onProgress?: RotationOptions["onProgress"] },
 ): Promise<string> {
   return rotateTo(paths, to, (next) => db.rotateMasterKey(next, options));
 }

@@ -64,6 +64,10 @@ export const ROUTES: Readonly<Record<keyof Calls | keyof Streams, Route>> = {
   "grants.revoke": ["POST", "/v1/tenants/{tenant}/grants/{grant}/revoke"],
   "shared.query": ["POST", "/v1/tenants/{tenant}/shared/query"],
   "shared.read": ["GET", "/v1/tenants/{tenant}/shared/events"],
+  "jobs.list": ["GET", "/v1/tenants/{tenant}/jobs"],
+  "jobs.describe": ["GET", "/v1/tenants/{tenant}/jobs/{job}"],
+  "node.jobs": ["GET", "/v1/node/jobs"],
+  "node.job": ["GET", "/v1/node/jobs/{job}"],
   "audit.list": ["GET", "/v1/tenants/{tenant}/audit"],
   "audit.ocsf": ["GET", "/v1/tenants/{tenant}/audit/ocsf"],
   "audit.tail": ["GET", "/v1/tenants/{tenant}/audit/tail"],
@@ -1207,6 +1211,86 @@ export interface Calls {
       readonly next?: string;
     };
   };
+  /** Long work on the tenant, under way or ended within the hour, of those kinds that the caller may ask for. */
+  readonly "jobs.list": {
+    readonly input: { readonly params: { readonly tenant: string } };
+    readonly answer: {
+      readonly items: readonly {
+        readonly id: string;
+        readonly operation: string;
+        readonly actor: string;
+        readonly state: "running" | "done" | "failed";
+        readonly beganAtUs: string;
+        readonly endedAtUs?: string;
+        readonly progress?: {
+          readonly done: number;
+          readonly total?: number;
+          readonly unit: "records" | "bytes" | "tenants";
+        };
+        readonly answer?: unknown;
+        readonly problem?: unknown;
+      }[];
+    };
+  };
+  /** How far it is, and what came of it. */
+  readonly "jobs.describe": {
+    readonly input: { readonly params: { readonly tenant: string; readonly job: string } };
+    readonly answer: {
+      readonly id: string;
+      readonly operation: string;
+      readonly actor: string;
+      readonly state: "running" | "done" | "failed";
+      readonly beganAtUs: string;
+      readonly endedAtUs?: string;
+      readonly progress?: {
+        readonly done: number;
+        readonly total?: number;
+        readonly unit: "records" | "bytes" | "tenants";
+      };
+      readonly answer?: unknown;
+      readonly problem?: unknown;
+    };
+  };
+  /** Long work on the node: backups, imports, rotations of the master key. */
+  readonly "node.jobs": {
+    readonly input: Readonly<Record<string, never>>;
+    readonly answer: {
+      readonly items: readonly {
+        readonly id: string;
+        readonly operation: string;
+        readonly actor: string;
+        readonly state: "running" | "done" | "failed";
+        readonly beganAtUs: string;
+        readonly endedAtUs?: string;
+        readonly progress?: {
+          readonly done: number;
+          readonly total?: number;
+          readonly unit: "records" | "bytes" | "tenants";
+        };
+        readonly answer?: unknown;
+        readonly problem?: unknown;
+      }[];
+    };
+  };
+  /** How far it is, and what came of it. */
+  readonly "node.job": {
+    readonly input: { readonly params: { readonly job: string } };
+    readonly answer: {
+      readonly id: string;
+      readonly operation: string;
+      readonly actor: string;
+      readonly state: "running" | "done" | "failed";
+      readonly beganAtUs: string;
+      readonly endedAtUs?: string;
+      readonly progress?: {
+        readonly done: number;
+        readonly total?: number;
+        readonly unit: "records" | "bytes" | "tenants";
+      };
+      readonly answer?: unknown;
+      readonly problem?: unknown;
+    };
+  };
   /** The tenant's audit stream, in order. */
   readonly "audit.list": {
     readonly input: {
@@ -1263,6 +1347,18 @@ export interface Calls {
     };
   };
 }
+
+/** Operations that may take long. */
+export type Lasting =
+  | "tenants.trim"
+  | "keys.reencrypt"
+  | "node.rotateMasterKey"
+  | "tenants.verify"
+  | "tenants.rebuild"
+  | "exports.create"
+  | "tenants.import"
+  | "node.backup"
+  | "subjects.erase";
 
 /** Operations that send as they go. */
 export interface Streams {

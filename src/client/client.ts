@@ -11,7 +11,7 @@ import {
   type KimberliteError,
   kimberliteError,
 } from "../errors.ts";
-import { type Calls, ROUTES, type Route, type Streams } from "./calls.ts";
+import { type Calls, type Lasting, ROUTES, type Route, type Streams } from "./calls.ts";
 import { eventsOf, linesOf } from "./streamed.ts";
 
 export interface ClientOptions {
@@ -30,6 +30,16 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
   /** Of the caller's own, to be kept over restarts of the caller; a random one unless given. */
   readonly idempotencyKey?: string;
+}
+
+/** A job, as the server tells of it. */
+export type ReportedJob = Calls["jobs.describe"]["answer"];
+
+/** How work that takes long is waited for. */
+export interface RunOptions extends CallOptions {
+  readonly onProgress?: (progress: NonNullable<ReportedJob["progress"]>) => void;
+  /** How often it is looked at; every second unless given. */
+  readonly lookEveryMs?: number;
 }
 
 /** What an operation is given: parameters of the path, of the query, and the body. */
@@ -62,6 +72,34 @@ export class KimberliteClient {
   ): Promise<Calls[Id]["answer"]> {
     const response = await this.#send(ROUTES[id], input as CallInput, options);
     return (await response.json()) as Calls[Id]["answer"];
+  }
+
+  /**
+   * As `call`, of work that takes long: it is begun, and looked at until it has ended. A connection that breaks ends nothing;
+   * nor does `signal`, which ends the waiting.
+   *
+   * @throws as `call`; `job_not_found` if the server was restarted meanwhile: ask again, and it goes on
+   */
+  async run<Id extends Lasting>(
+    id: Id,
+    input: Calls[Id]["input"],
+    options: RunOptions = {},
+  ): Promise<Calls[Id]["answer"]> {
+    const { onProgress, lookEveryMs = 1_000, ...rest } = options;
+    const response = await this.#send(ROUTES[id], input as CallInput, {
+      ...rest,
+      headers: { prefer: "respond-async" },
+    });
+    const place = response.headers.get("location");
+    if (response.status !== 202 || place === null) return (await response.json()) as Calls[Id]["answer"];
+    let job = (await response.json()) as ReportedJob;
+    while (job.state === "running") {
+      if (job.progress !== undefined) onProgress?.(job.progress);
+      await pause(lookEveryMs, rest.signal);
+      job = (await (await this.#send(["GET", place], {}, rest)).json()) as ReportedJob;
+    }
+    if (job.problem !== undefined) throw toKnownError(job.problem as Problem, "internal");
+    return job.answer as Calls[Id]["answer"];
   }
 
   /** All items of a list, page after page. */
@@ -165,18 +203,27 @@ function addressOf(path: string, { params = {}, query = {} }: CallInput): string
 
 /** The problem as the error that it was at the server; what is no problem came from something between. */
 async function toError(response: Response): Promise<KimberliteError> {
-  const problem = (await response.json().catch(() => ({}))) as {
-    readonly code?: string;
-    readonly detail?: string;
-    readonly retryAfterMs?: number;
-    readonly data?: ErrorDetail;
-  };
+  const problem = (await response.json().catch(() => ({}))) as Problem;
   const seconds = Number(response.headers.get("retry-after") ?? Number.NaN);
   const retryAfterMs = problem.retryAfterMs ?? (Number.isFinite(seconds) ? seconds * 1_000 : undefined);
-  const { code = "" } = problem;
-  const known = Object.hasOwn(ERROR_CODES, code) ? (code as ErrorCode) : codeOf(response.status);
-  return kimberliteError(known, problem.detail ?? `the server answered ${response.status}`, {
-    ...(problem.data === undefined ? {} : { detail: problem.data }),
+  const detail = problem.detail ?? `the server answered ${response.status}`;
+  const whole = { ...problem, detail, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
+  return toKnownError(whole, codeOf(response.status));
+}
+
+interface Problem {
+  readonly code?: string;
+  readonly detail?: string;
+  readonly retryAfterMs?: number;
+  readonly data?: ErrorDetail;
+}
+
+function toKnownError(
+  { code = "", detail = "", data, retryAfterMs }: Problem,
+  other: ErrorCode,
+): KimberliteError {
+  return kimberliteError(Object.hasOwn(ERROR_CODES, code) ? (code as ErrorCode) : other, detail, {
+    ...(data === undefined ? {} : { detail: data }),
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
   });
 }

@@ -7,5 +7,12 @@ export {
   RejectError,
   RetryError,
 } from "../errors.ts";
-export type { Calls, Streams } from "./calls.ts";
-export { type CallOptions, type ClientOptions, KimberliteClient, type ListId } from "./client.ts";
+export type { Calls, Lasting, Streams } from "./calls.ts";
+export {
+  type CallOptions,
+  type ClientOptions,
+  KimberliteClient,
+  type ListId,
+  type ReportedJob,
+  type RunOptions,
+} from "./client.ts";

@@ -16,6 +16,7 @@ import { TenantId } from "../tenant/tenant-id.ts";
 import { AdminGate } from "./admin-gate.ts";
 import { compileCheck } from "./check.ts";
 import { IdempotentRequests, parseIdempotencyKey } from "./idempotency.ts";
+import type { Job } from "./jobs.ts";
 import { toJsonValue } from "./json-value.ts";
 import { openApiDocument } from "./openapi.ts";
 import type { Call, Input, Operation, Streamed } from "./operation.ts";
@@ -79,8 +80,12 @@ function addRoute(app: FastifyInstance, operation: Operation, shared: Shared): v
     handler: async (request, reply) => {
       const input = read(request);
       const call = makeCall(request, shared);
-      const answer = await runOnce(request, operation, { call, input, shared });
-      return sendAnswer(request, reply, operation, answer);
+      const answered = runOnce(request, operation, { call, input, shared });
+      if (operation.lasting !== true || !prefersAsync(request)) {
+        return sendAnswer(request, reply, operation, await answered);
+      }
+      answered.catch(() => undefined);
+      return sendJob(reply, shared.services.jobs.jobOf(answered), operation);
     },
   });
 }
@@ -145,6 +150,7 @@ function makeCall(request: FastifyRequest, { host, services }: Shared): Call {
     by: { actor: principal.actor, correlationId: request.id },
     draining: host.draining,
     recheck: () => host.recheck(principal),
+    onProgress: () => undefined,
     gone: gone.signal,
     header: (name) => {
       const value = request.headers[name];
@@ -160,7 +166,8 @@ function runOnce(
 ): Promise<unknown> {
   const key =
     operation.method === "POST" ? parseIdempotencyKey(request.headers["idempotency-key"]) : undefined;
-  if (key === undefined || operation.unkept === true) return operation.run(call, input);
+  const work = (): Promise<unknown> => runTracked(request, operation, { call, input, shared });
+  if (key === undefined || operation.unkept === true) return work();
   const fingerprint = createHash("sha256")
     .update(`${operation.id}\n${request.url}\n${JSON.stringify(input.body) ?? ""}`)
     .digest("base64url");
@@ -168,7 +175,34 @@ function runOnce(
   const owner = principal.kind === "tenant" ? principal.tenant.toString() : "operator";
   // What one was answered is never told to another; a token that was renewed in between is of the same actor.
   const asked = { owner, key: `${principal.actor}\n${key}`, fingerprint };
-  return shared.idempotent.run(asked, () => operation.run(call, input));
+  return shared.idempotent.run(asked, work);
+}
+
+function runTracked(
+  request: FastifyRequest,
+  operation: Operation,
+  { call, input, shared }: { readonly call: Call; readonly input: Input; readonly shared: Shared },
+): Promise<unknown> {
+  if (operation.lasting !== true) return operation.run(call, input);
+  const { principal } = call;
+  const asked = { operation, target: tenantOf(request), principal, requestId: request.id };
+  return shared.services.jobs.track(asked, (onProgress) => operation.run({ ...call, onProgress }, input));
+}
+
+/** RFC 7240 §4.1. */
+function prefersAsync({ headers }: FastifyRequest): boolean {
+  return /(?:^|,)\s*respond-async\s*(?:[,;]|$)/i.test(String(headers["prefer"] ?? ""));
+}
+
+function sendJob(reply: FastifyReply, job: Job, { path }: Operation): FastifyReply {
+  const { tenant } = reply.request.params as { readonly tenant?: string };
+  const place = path.includes("{tenant}") ? `/v1/tenants/${tenant}` : "/v1/node";
+  return reply
+    .code(202)
+    .headers({ location: `${place}/jobs/${job.id}`, "preference-applied": "respond-async" })
+    .type("application/json")
+    .serializer(JSON.stringify)
+    .send(toJsonValue(job));
 }
 
 /** What the schema publishes leaves, and nothing else that the engine gave. */

@@ -2,6 +2,7 @@
 import { Type } from "typebox";
 import { kimberliteError } from "../errors.ts";
 import { CLOSED, type Operation, operation } from "./operation.ts";
+import { inRecords } from "./progress.ts";
 import { Decimal, KeysSchema, Reason, TenantSchema } from "./shapes.ts";
 
 const Versions = Type.Array(Type.Integer({ minimum: 0 }));
@@ -50,8 +51,9 @@ const reencrypt = operation({
     CLOSED,
   ),
   errors: ["operation_running"],
-  run: async ({ db, by, draining }, { tenant, body }) =>
-    db.reencryptTenant(tenant, { ...by, ...body, signal: draining }),
+  lasting: true,
+  run: async ({ db, by, draining, onProgress }, { tenant, body }) =>
+    db.reencryptTenant(tenant, { ...by, ...body, signal: draining, onProgress: inRecords(onProgress) }),
 });
 
 const move = operation({
@@ -89,13 +91,19 @@ const rotateMaster = operation({
   summary: "Wraps every tenant's key under another of the master keys that the settings name",
   body: Type.Object({ to: Type.String({ minLength: 1, maxLength: 64 }) }, CLOSED),
   answer: Type.Object({ masterKeyId: Type.String() }, CLOSED),
-  errors: ["not_authorized", "master_key_unreachable"],
-  run: async ({ services, by }, { body: { to } }) => {
+  errors: ["not_authorized", "master_key_unreachable", "operation_running", "keys_damaged"],
+  lasting: true,
+  run: async ({ services, by, onProgress }, { body: { to } }) => {
     const { rotateMasterKey } = services;
     if (rotateMasterKey === undefined) {
       throw kimberliteError("not_authorized", "the server's settings name no other master key");
     }
-    return { masterKeyId: await rotateMasterKey(to, by) };
+    return {
+      masterKeyId: await rotateMasterKey(to, {
+        ...by,
+        onProgress: (progress) => onProgress({ ...progress, unit: "tenants" }),
+      }),
+    };
   },
 });
 

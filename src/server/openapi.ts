@@ -2,6 +2,7 @@
 import type { TSchema } from "typebox";
 import { ERROR_CODES, type ErrorCode } from "../errors.ts";
 import { PRODUCT_VERSION } from "../host/product.ts";
+import { JobSchema } from "./job-operations.ts";
 import type { Operation } from "./operation.ts";
 import { PROBLEM_TYPE } from "./problem.ts";
 
@@ -82,7 +83,7 @@ function describe(operation: Operation): Json {
             content: { "application/json": { schema: plain(body) } },
           },
         }),
-    responses: { ...answerOf(operation), ...refusalsOf(operation) },
+    responses: { ...answerOf(operation), ...jobOf(operation), ...refusalsOf(operation) },
   };
 }
 
@@ -109,7 +110,11 @@ function parametersOf(operation: Operation): readonly Json[] {
     method === "POST"
       ? [{ name: "Idempotency-Key", in: "header", schema: { type: "string", minLength: 1, maxLength: 257 } }]
       : [];
-  return [...ofPath, ...ofQuery, ...ofPost];
+  const ofLasting =
+    operation.lasting === true
+      ? [{ name: "Prefer", in: "header", schema: { type: "string", examples: ["respond-async"] } }]
+      : [];
+  return [...ofPath, ...ofQuery, ...ofPost, ...ofLasting];
 }
 
 function answerOf({ answer, status = 200, streams }: Operation): Json {
@@ -120,6 +125,18 @@ function answerOf({ answer, status = 200, streams }: Operation): Json {
       description: "done",
       headers: { "X-Request-Id": { $ref: "#/components/headers/RequestId" } },
       content: Object.fromEntries(types.map((type) => [type, { schema }])),
+    },
+  };
+}
+
+/** Of work that takes long, for who prefers not to wait. */
+function jobOf({ lasting }: Operation): Json {
+  if (lasting !== true) return {};
+  return {
+    202: {
+      description: "begun; the job is at `Location`",
+      headers: { Location: { schema: { type: "string" } } },
+      content: { "application/json": { schema: plain(JobSchema) } },
     },
   };
 }

@@ -9,6 +9,7 @@ import type { ErrorCode } from "../errors.ts";
 import type { Kimberlite } from "../kimberlite.ts";
 import type { OperationOptions } from "../operations.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
+import type { Progress } from "./progress.ts";
 import type { Services } from "./services.ts";
 
 export type Method = "GET" | "POST" | "PUT" | "DELETE";
@@ -26,6 +27,8 @@ export interface Call {
   recheck(): void;
   /** Aborted when nobody waits for the answer any more. */
   readonly gone: AbortSignal;
+  /** Told of how far it is by work that takes long. */
+  readonly onProgress: (progress: Progress) => void;
   /** What came in the header of that name, if once. */
   header(name: string): string | undefined;
 }
@@ -57,6 +60,8 @@ interface Described {
   readonly errors?: readonly ErrorCode[];
   /** A POST whose answer is not kept under its idempotency key: it changes nothing, or keeps the key with what it does. */
   readonly unkept?: true;
+  /** A POST that may take longer than a request ought to: it is a job, and may be answered as one. */
+  readonly lasting?: true;
   /** Content types that it may stream in the place of its answer. */
   readonly streams?: readonly Streamed["contentType"][];
 }

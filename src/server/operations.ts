@@ -1,5 +1,6 @@
 /** The table of the admin API: what is not in it is not served under `/v1`. */
 import { AUDIT_OPERATIONS } from "./audit-operations.ts";
+import { JOB_OPERATIONS } from "./job-operations.ts";
 import { KEY_OPERATIONS } from "./key-operations.ts";
 import { NODE_OPERATIONS } from "./node-operations.ts";
 import type { Operation } from "./operation.ts";
@@ -21,5 +22,6 @@ export const OPERATIONS: readonly Operation[] = [
   ...SUBJECT_OPERATIONS,
   ...STREAM_OPERATIONS,
   ...SHARING_OPERATIONS,
+  ...JOB_OPERATIONS,
   ...AUDIT_OPERATIONS,
 ];

@@ -6,6 +6,7 @@ import { Type } from "typebox";
 import { kimberliteError } from "../errors.ts";
 import { TenantId } from "../tenant/tenant-id.ts";
 import { CLOSED, type Operation, operation } from "./operation.ts";
+import { inRecords } from "./progress.ts";
 import { FOLDER_NAME, type Services } from "./services.ts";
 import { Bytes, Decimal, Microseconds, QuotaSchema, Reason, TenantSchema } from "./shapes.ts";
 
@@ -23,9 +24,11 @@ const exportTenant = operation({
   status: 201,
   answer: Type.Object({ tenant: Decimal, size: Decimal, root: Bytes, bytes: Count, name: Name }, CLOSED),
   errors: ["destination_exists"],
-  run: async ({ db, by, services, draining }, { tenant, body: { name, ...rest } }) => {
+  lasting: true,
+  run: async ({ db, by, services, draining, onProgress }, { tenant, body: { name, ...rest } }) => {
     const folder = services.folders.exportOf(tenant, name);
-    return { ...(await db.exportTenant(tenant, folder, { ...by, ...rest, signal: draining })), name };
+    const told = { signal: draining, onProgress: inRecords(onProgress) };
+    return { ...(await db.exportTenant(tenant, folder, { ...by, ...rest, ...told })), name };
   },
 });
 
@@ -49,13 +52,16 @@ const importTenant = operation({
   status: 201,
   answer: TenantSchema,
   errors: ["export_invalid", "tenant_exists", "tenant_erased"],
-  run: async ({ db, by, services, draining }, { body: { name, tenant, as, ...rest } }) =>
+  lasting: true,
+  run: async ({ db, by, services, draining, onProgress }, { body: { name, tenant, as, ...rest } }) =>
     db.importTenant(services.folders.importOf(name), {
       ...by,
       ...rest,
       ...(tenant === undefined ? {} : { tenant: TenantId(tenant) }),
       ...(as === undefined ? {} : { as: TenantId(as) }),
       signal: draining,
+      onProgress: ({ phase, done, total }) =>
+        onProgress({ done, total, unit: phase === "verify" ? "bytes" : "records" }),
     }),
 });
 
@@ -75,7 +81,8 @@ const backup = operation({
     CLOSED,
   ),
   errors: ["storage_failed", "destination_exists"],
-  run: async ({ db, by, services, draining }, { body: { place, tenants, ...rest } }) => {
+  lasting: true,
+  run: async ({ db, by, services, draining, onProgress }, { body: { place, tenants, ...rest } }) => {
     const { logs, keys } = placeOf(services, place);
     return db.backup({
       ...by,
@@ -84,6 +91,8 @@ const backup = operation({
       ...(keys === undefined ? {} : { keysTo: keys }),
       ...(tenants === undefined ? {} : { tenants: tenants.map((id) => TenantId(id)) }),
       signal: draining,
+      onProgress: ({ doneTenants, totalTenants }) =>
+        onProgress({ done: doneTenants, total: totalTenants, unit: "tenants" }),
     });
   },
 });

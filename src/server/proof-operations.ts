@@ -1,6 +1,7 @@
 /** Operations that prove a tenant's log: checkpoints, proofs, verification. Hashes alone, and no record. */
 import { Type } from "typebox";
 import { CLOSED, type Operation, operation } from "./operation.ts";
+import { inBytes } from "./progress.ts";
 import { ConsistencySchema, Decimal, InclusionSchema, VerifySchema } from "./shapes.ts";
 
 const checkpoint = operation({
@@ -50,8 +51,10 @@ const verify = operation({
   body: Type.Object({ checkpoint: Type.Optional(Type.String({ maxLength: 16_384 })) }, CLOSED),
   answer: VerifySchema,
   errors: ["checkpoint_mismatch", "signature_invalid"],
-  run: async ({ db, draining }, { tenant, body }) => {
-    const { roots: _, ...report } = await db.verifyTenant(tenant, { ...body, signal: draining });
+  lasting: true,
+  run: async ({ db, draining, onProgress }, { tenant, body }) => {
+    const told = { signal: draining, onProgress: inBytes(onProgress) };
+    const { roots: _, ...report } = await db.verifyTenant(tenant, { ...body, ...told });
     return report;
   },
 });
@@ -63,8 +66,10 @@ const rebuild = operation({
   action: "tenant.rebuild",
   summary: "Deletes the tenant's SQL database and builds it anew from its log",
   answer: Type.Object({}, CLOSED),
-  run: async ({ db, draining }, { tenant }) => {
-    await db.rebuildProjection(tenant, { signal: draining });
+  errors: ["log_damaged"],
+  lasting: true,
+  run: async ({ db, draining, onProgress }, { tenant }) => {
+    await db.rebuildProjection(tenant, { signal: draining, onProgress: inBytes(onProgress) });
     return {};
   },
 });

@@ -15,10 +15,12 @@ import { type Randomness, systemRandomness } from "../host/randomness.ts";
 import type { ServedHost } from "../hrana/served-host.ts";
 import type { Kimberlite } from "../kimberlite.ts";
 import { registerAdminApi } from "./admin-api.ts";
+import { AdminGate } from "./admin-gate.ts";
 import { createApp } from "./app.ts";
 import { parseServerConfig } from "./config.ts";
 import { Connections } from "./connections.ts";
 import { registerHealth } from "./health.ts";
+import { Jobs } from "./jobs.ts";
 import { LoadShedding } from "./load-shedding.ts";
 import { ServerMetrics } from "./metrics.ts";
 import { Folders, type Services } from "./services.ts";
@@ -59,6 +61,7 @@ export class Server implements AsyncDisposable {
   readonly #config: ServerConfig;
   readonly #connections: Connections;
   readonly #drain: AbortController;
+  readonly #jobs: Jobs;
   readonly #reloader: TlsReloader | undefined;
   readonly address: ServerAddress;
   #closed: Promise<void> | undefined;
@@ -68,6 +71,7 @@ export class Server implements AsyncDisposable {
     readonly config: ServerConfig;
     readonly connections: Connections;
     readonly drain: AbortController;
+    readonly jobs: Jobs;
     readonly reloader: TlsReloader | undefined;
     readonly address: ServerAddress;
   }) {
@@ -75,6 +79,7 @@ export class Server implements AsyncDisposable {
     this.#config = parts.config;
     this.#connections = parts.connections;
     this.#drain = parts.drain;
+    this.#jobs = parts.jobs;
     this.#reloader = parts.reloader;
     this.address = parts.address;
   }
@@ -102,7 +107,12 @@ export class Server implements AsyncDisposable {
       isFull: () => connections.overfull,
     };
     registerHealth(app, isDraining);
-    const services = makeServices(config, options);
+    const jobs = new Jobs({
+      clock: host.clock,
+      randomness,
+      gate: new AdminGate("maxConcurrentJobs", config.limits.maxAdminRequestsPerTenant),
+    });
+    const services = makeServices(config, options, jobs);
     await app.register(async (scope) => registerAdminApi(scope, { host, config, services }));
     const { register } = options;
     if (register !== undefined) await app.register(async (scope) => register(scope, host));
@@ -113,6 +123,7 @@ export class Server implements AsyncDisposable {
       config,
       connections,
       drain,
+      jobs,
       reloader,
       address: addressOf(app, tls !== undefined),
     });
@@ -142,7 +153,14 @@ export class Server implements AsyncDisposable {
   async #close(): Promise<void> {
     this.#drain.abort();
     const { server } = this.#app;
-    const late = setTimeout(() => this.#connections.destroyAll(), this.#config.limits.drainTimeoutMs);
+    const jobs = this.#jobs.settled();
+    let late: NodeJS.Timeout | undefined;
+    const timeUp = new Promise<void>((resolve) => {
+      late = setTimeout(() => {
+        this.#connections.destroyAll();
+        resolve();
+      }, this.#config.limits.drainTimeoutMs);
+    });
     // A connection may become idle at any time until then.
     const idle = setInterval(() => {
       server.closeIdleConnections();
@@ -151,6 +169,8 @@ export class Server implements AsyncDisposable {
     try {
       server.closeIdleConnections();
       await this.#app.close();
+      // What nobody waits for has the same time to end.
+      await Promise.race([jobs, timeUp]);
     } finally {
       clearTimeout(late);
       clearInterval(idle);
@@ -183,8 +203,9 @@ function makeHost(
   };
 }
 
-function makeServices(config: ServerConfig, { rotateMasterKey }: ServerOptions): Services {
+function makeServices(config: ServerConfig, { rotateMasterKey }: ServerOptions, jobs: Jobs): Services {
   return {
+    jobs,
     folders: new Folders(config.folders),
     backupPlaces: new Map(Object.entries(config.backupPlaces)),
     masterKeySchemes: config.tenantMasterKeySchemes,

@@ -2,7 +2,9 @@
 import { join } from "node:path";
 import type { BackupPlace } from "../backup-places.ts";
 import { kimberliteError } from "../errors.ts";
+import type { RotationProgress } from "../master-rotation.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
+import type { Jobs } from "./jobs.ts";
 
 /** A place of backups: where the logs go, and apart from them the wrapped keys. */
 export interface BackupPlaces {
@@ -10,16 +12,22 @@ export interface BackupPlaces {
   readonly keys?: BackupPlace;
 }
 
+/** For whom the master key is rotated, and who is told how far it is. */
+export interface RotationBy {
+  readonly actor: string;
+  readonly correlationId: string;
+  readonly onProgress: (progress: RotationProgress) => void;
+}
+
 export interface Services {
+  readonly jobs: Jobs;
   readonly folders: Folders;
   /** Places of backups, by the names that the API has for them. */
   readonly backupPlaces: ReadonlyMap<string, BackupPlaces>;
   /** Schemes of master keys that tenants may name as their own. */
   readonly masterKeySchemes: readonly string[];
   /** Moves the node to one of its configured master keys. @returns the key's id */
-  readonly rotateMasterKey?:
-    | ((name: string, by: { readonly actor: string; readonly correlationId: string }) => Promise<string>)
-    | undefined;
+  readonly rotateMasterKey?: ((name: string, by: RotationBy) => Promise<string>) | undefined;
 }
 
 /** Folders of the server's machine that the admin API may write to and read from. */

@@ -90,6 +90,7 @@ const erase = operation({
     CLOSED,
   ),
   answer: CertificateSchema,
+  lasting: true,
   errors: [
     "subject_not_found",
     "legal_hold",

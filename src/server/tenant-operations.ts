@@ -5,6 +5,7 @@ import { Region } from "../tenant/region.ts";
 import { TenantId } from "../tenant/tenant-id.ts";
 import { CLOSED, type Operation, operation } from "./operation.ts";
 import { parseCursor, toPage } from "./pagination.ts";
+import { inRecords } from "./progress.ts";
 import {
   CertificateSchema,
   Decimal,
@@ -232,11 +233,13 @@ const trim = operation({
   ),
   answer: Type.Object({ firstOffset: Decimal, trimmed: Decimal }, CLOSED),
   errors: ["legal_hold", "retention_not_over", "retention_locked", "operation_running"],
-  run: async ({ db, by, draining }, { tenant, body: { before, ...rest } }) =>
+  lasting: true,
+  run: async ({ db, by, draining, onProgress }, { tenant, body: { before, ...rest } }) =>
     db.trimTenant(tenant, {
       ...by,
       ...rest,
       signal: draining,
+      onProgress: inRecords(onProgress),
       ...(before === undefined ? {} : { before: new Date(before) }),
     }),
 });
