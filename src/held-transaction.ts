@@ -123,7 +123,7 @@ export const HeldRead = {
 };
 
 function busy(): Error {
-  return kimberliteError("overloaded", "database is locked: another transaction of the tenant is open", {
+  return kimberliteError("overloaded", "database is locked: another transaction is open", {
     detail: { sqlite: "SQLITE_BUSY" },
     retryAfterMs: 100,
   });

@@ -17,23 +17,12 @@ export interface HttpCursor {
 
 const PIECE_BYTES = 64 * 1024;
 
-/**
- * The next piece is made when the one before was taken. A client that goes away ends the stream, also one that is gone
- * before the first.
- */
+/** The next piece is made when the one before was taken. It does not begin, nor end, for a client that is gone by then. */
 export function cursorBody(cursor: HttpCursor): Readable {
-  let begun = false;
-  const pieces = cursorPieces(cursor, () => {
-    begun = true;
-  });
-  const body = Readable.from(pieces);
-  // A generator that never began has no end that could give the stream back.
-  body.once("close", () => void (begun || cursor.streams.giveBack(cursor.stream, undefined)));
-  return body;
+  return Readable.from(cursorPieces(cursor));
 }
 
-async function* cursorPieces(cursor: HttpCursor, begin: () => void): AsyncGenerator<Buffer, void> {
-  begin();
+async function* cursorPieces(cursor: HttpCursor): AsyncGenerator<Buffer, void> {
   const { stream, encoding, streams } = cursor;
   const { secret, batonOf } = streams.newBaton();
   let next: Buffer | undefined;

@@ -153,6 +153,14 @@ async function answerCursor(asked: Asked, reply: FastifyReply, parts: HttpParts)
     recheck: () => host.recheck(caller),
     note: (error) => host.noteFailure(caller, error, origin),
   });
+  // What could not be delivered is closed; the framework does nothing with an answer for whom nobody waits any more.
+  const leave = (): void => {
+    if (reply.raw.writableFinished) return;
+    body.destroy();
+    void streams.giveBack(stream, undefined);
+  };
+  if (isGone(reply)) leave();
+  else reply.raw.once("close", leave);
   // Returned, for the framework takes a promise of nothing for an empty answer.
   return reply.code(200).header("content-type", encoding.cursorContentType).send(body);
 }

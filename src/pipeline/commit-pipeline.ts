@@ -51,6 +51,7 @@ export interface PipelineParts extends BatchParts {
   readonly onSettled: () => void;
   readonly lanes: Lanes;
   readonly laneTarget: () => LaneTarget;
+  readonly projectionPath: string;
   /** Before the first block of all: the tenant's folders are made durable. */
   readonly beforeFirstBlock: () => Promise<void>;
   /** After a commit that changed the schema, or any commit: readers and subscribers look again. */
@@ -70,6 +71,8 @@ interface Job {
 
 /** Work that runs in a lane: slow statements, and transactions that are held open. */
 interface LaneJob {
+  /** The lane of a transaction that is held; slow statements take one when their turn comes. */
+  readonly lease?: Lease;
   readonly context: CallContext;
   readonly run: (transaction: LaneTransaction) => Promise<unknown>;
   readonly timeLimitMs: number;
@@ -89,6 +92,7 @@ const MAX_BATCH_JOBS = 512;
 const MAX_BATCH_MS = 20;
 const MAX_BATCH_BYTES = 16 * 1024 * 1024;
 const MAX_QUEUE = 100_000;
+const MAX_HOLDS = 1_000;
 /** How long the statements of a call may hold the main thread before they go to a lane. */
 export const INLINE_LIMIT_MS = 20;
 const LANE_GRACE_MS = 1_000;
@@ -114,6 +118,9 @@ export class CommitPipeline {
   readonly #batchEnds: (() => void)[] = [];
   #closed: Error | undefined;
   #idle: (() => void)[] = [];
+  /** Transactions that are held or wait to be; they come one after another, and hold one lane. */
+  #holds = 0;
+  #lastHold: Promise<unknown> = Promise.resolve();
 
   constructor(parts: PipelineParts) {
     this.#parts = parts;
@@ -121,7 +128,7 @@ export class CommitPipeline {
   }
 
   get busy(): boolean {
-    return this.#running || this.#queue.length > 0;
+    return this.#running || this.#queue.length > 0 || this.#holds > 0;
   }
 
   get blocksSealed(): number {
@@ -149,15 +156,40 @@ export class CommitPipeline {
     });
   }
 
-  /** Holds the writer over several turns of the event loop, for a bounded time, and commits what was done. */
+  /**
+   * Holds the writer over several turns of the event loop, for a bounded time, and commits what was done. A lane is found
+   * first: while all are held for others, the tenant's other writes go on.
+   *
+   * @throws `overloaded` when too many wait
+   */
   interact<T>(
     context: CallContext,
     run: (transaction: LaneTransaction) => Promise<T>,
     options: { readonly timeLimitMs: number; readonly foreignKeys?: boolean },
   ): Promise<Committed<T>> {
-    return new Promise((resolve, reject) => {
-      this.#enqueue({ context, run, ...options, resolve: resolve as Job["resolve"], reject });
+    if (this.#holds >= MAX_HOLDS) {
+      const error = kimberliteError("overloaded", "too many transactions of the tenant wait", {
+        retryAfterMs: 100,
+      });
+      return Promise.reject(error);
+    }
+    const { lanes, projectionPath } = this.#parts;
+    const enqueue = (lease: Lease): Promise<Committed<T>> =>
+      new Promise((resolve, reject) => {
+        this.#enqueue({ context, run, lease, ...options, resolve: resolve as Job["resolve"], reject });
+      });
+    this.#holds += 1;
+    const done = this.#lastHold.then(() => {
+      if (this.#closed !== undefined) throw this.#closed;
+      return lanes.lease(projectionPath, enqueue, "hold");
     });
+    this.#lastHold = done
+      .catch(() => undefined)
+      .finally(() => {
+        this.#holds -= 1;
+        this.#wakeIdle();
+      });
+    return done;
   }
 
   /** Lets what is queued finish, then refuses more. */
@@ -200,6 +232,10 @@ export class CommitPipeline {
       for (const wake of this.#batchEnds.splice(0)) wake();
     }
     this.#running = false;
+    this.#wakeIdle();
+  }
+
+  #wakeIdle(): void {
     for (const wake of this.#idle.splice(0)) wake();
   }
 
@@ -454,8 +490,8 @@ export class CommitPipeline {
     try {
       this.settleNow();
       const target = laneTarget();
-      const committed = await lanes.lease(target.path, (lease) => this.#leased(job, lease, target));
-      job.resolve(committed);
+      const leased = (lease: Lease): Promise<Committed<unknown>> => this.#leased(job, lease, target);
+      job.resolve(await (job.lease === undefined ? lanes.lease(target.path, leased) : leased(job.lease)));
     } catch (error) {
       job.reject(error);
     }

@@ -178,14 +178,18 @@ export class TenantEngine {
     this.#snapshots += 1;
     try {
       const target = this.laneTarget(this.projectionPath);
-      return await this.#options.lanes.lease(target.path, async (lease) => {
-        await lease.beginRead(target);
-        try {
-          return await work(lease);
-        } finally {
-          await lease.endRead();
-        }
-      });
+      return await this.#options.lanes.lease(
+        target.path,
+        async (lease) => {
+          await lease.beginRead(target);
+          try {
+            return await work(lease);
+          } finally {
+            await lease.endRead();
+          }
+        },
+        "hold",
+      );
     } finally {
       this.#snapshots -= 1;
     }
@@ -290,6 +294,7 @@ export class TenantEngine {
       pageSize: this.#writer.pageSize(),
       blocksSealed,
       laneTarget: () => this.laneTarget(this.projectionPath),
+      projectionPath: this.projectionPath,
       beforeFirstBlock: () => this.#makeFoldersDurable(),
       onCommit: () => {
         for (const wake of [...this.#watchers]) wake();

@@ -1,7 +1,11 @@
 /**
  * Lanes: a few worker threads that run what would hold up the main thread, so that one tenant's slow statement delays
- * no other tenant. A lane serves one lease at a time; a tenant has at most one lease for reads and one for its writer;
- * leases beyond the number of lanes wait their turn.
+ * no other tenant. A lane serves one lease at a time.
+ *
+ * There are lanes for work, whose end is the statement's, and lanes that are held for a client, who may take its time
+ * between statements: who waits for clients never waits in front of who works. Each kind is bounded; a tenant has at most
+ * one lease for slow reads, one for its writer and a few that are held. Leases beyond the number of lanes wait, and the
+ * next lane goes to the one whose tenant has the fewest.
  */
 import { Worker } from "node:worker_threads";
 import { kimberliteError } from "../errors.ts";
@@ -25,7 +29,12 @@ const WORKER_URL: URL = new URL(
   `./lane-worker${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`,
   import.meta.url,
 );
-const DEFAULT_MAX_LANES = 6;
+/** What a lane is for: a statement's time, or a client's. */
+export type LaneUse = "work" | "hold";
+
+const MAX_LANES: Readonly<Record<LaneUse, number>> = { work: 6, hold: 16 };
+/** A lane that is held for nobody this long ends: it takes some 20 MB. */
+const IDLE_MS = 30_000;
 
 /** A lane that is somebody's until it is given back. */
 export interface Lease {
@@ -51,10 +60,13 @@ export interface Lease {
 
 interface Lane {
   readonly worker: Worker;
+  readonly use: LaneUse;
   readonly pending: Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>;
   /** Path of the projection whose connections it may hold. */
   path: string | undefined;
   busy: boolean;
+  /** Ends it when it was idle too long. */
+  idle: NodeJS.Timeout | undefined;
   dead: boolean;
   /** No longer one of the lanes: ends with its lease. */
   retired: boolean;
@@ -64,26 +76,27 @@ interface Lane {
 
 interface Waiting {
   readonly path: string;
+  readonly use: LaneUse;
   readonly take: (lane: Lane) => void;
   readonly refuse: (error: Error) => void;
 }
 
 export class Lanes {
-  readonly #maxLanes: number;
+  readonly #max: Readonly<Record<LaneUse, number>>;
   readonly #lanes: Set<Lane> = new Set();
   #waiting: Waiting[] = [];
   #closed = false;
 
-  constructor(maxLanes: number = DEFAULT_MAX_LANES) {
-    this.#maxLanes = maxLanes;
+  constructor(max: Partial<Record<LaneUse, number>> = {}) {
+    this.#max = { ...MAX_LANES, ...max };
   }
 
   /** Runs work with a lane of its own; waits if all are taken. A lane that last served the same file is preferred. */
-  async lease<T>(path: string, work: (lease: Lease) => Promise<T>): Promise<T> {
+  async lease<T>(path: string, work: (lease: Lease) => Promise<T>, use: LaneUse = "work"): Promise<T> {
     if (this.#closed) throw kimberliteError("closed", "the database is closed");
     const lane =
-      this.#takeFree(path) ??
-      (await new Promise<Lane>((take, refuse) => this.#waiting.push({ path, take, refuse })));
+      this.#takeFree(path, use) ??
+      (await new Promise<Lane>((take, refuse) => this.#waiting.push({ path, use, take, refuse })));
     lane.path = path;
     try {
       return await work(leaseOf(lane));
@@ -124,10 +137,11 @@ export class Lanes {
     this.#lanes.clear();
   }
 
-  #takeFree(path: string): Lane | undefined {
-    const free = [...this.#lanes].filter((lane) => !lane.busy);
-    const lane = free.find((candidate) => candidate.path === path) ?? free[0] ?? this.#spawn();
+  #takeFree(path: string, use: LaneUse): Lane | undefined {
+    const free = [...this.#lanes].filter((lane) => lane.use === use && !lane.busy);
+    const lane = free.find((candidate) => candidate.path === path) ?? free[0] ?? this.#spawn(use);
     if (lane !== undefined) {
+      clearTimeout(lane.idle);
       lane.busy = true;
       lane.worker.ref();
     }
@@ -135,28 +149,53 @@ export class Lanes {
   }
 
   #giveBack(lane: Lane): void {
-    const next = this.#lanes.has(lane) ? this.#waiting.shift() : undefined;
+    const next = this.#lanes.has(lane) ? this.#takeWaiting(lane) : undefined;
     if (next !== undefined) return next.take(lane);
     lane.busy = false;
     lane.worker.unref();
+    if (lane.use === "hold") lane.idle = setTimeout(() => this.#endIdle(lane), IDLE_MS).unref();
     if (lane.retired) void lane.worker.terminate();
-    if (!this.#lanes.has(lane)) this.#serveWaiting();
+    if (!this.#lanes.has(lane)) this.#serveWaiting(lane.use);
+  }
+
+  /** Of those that wait for such a lane, the first of those whose file has the fewest. */
+  #takeWaiting(given: Pick<Lane, "use"> & Partial<Lane>): Waiting | undefined {
+    const held = new Map<string | undefined, number>();
+    for (const lane of this.#lanes) {
+      if (lane.use !== given.use || !lane.busy || lane === given) continue;
+      held.set(lane.path, (held.get(lane.path) ?? 0) + 1);
+    }
+    let found: { readonly at: number; readonly count: number } | undefined;
+    for (const [at, { path, use }] of this.#waiting.entries()) {
+      const count = held.get(path) ?? 0;
+      if (use === given.use && count < (found?.count ?? Number.POSITIVE_INFINITY)) found = { at, count };
+      if (found?.count === 0) break;
+    }
+    return found === undefined ? undefined : this.#waiting.splice(found.at, 1)[0];
+  }
+
+  #endIdle(lane: Lane): void {
+    if (lane.busy || !this.#lanes.delete(lane)) return;
+    void lane.worker.terminate();
   }
 
   /** After a lane died: a new one takes its place for whoever waits. */
-  #serveWaiting(): void {
-    const next = this.#waiting[0];
-    const lane = next === undefined ? undefined : this.#takeFree(next.path);
-    if (next === undefined || lane === undefined) return;
-    this.#waiting.shift();
-    next.take(lane);
+  #serveWaiting(use: LaneUse): void {
+    const next = this.#takeWaiting({ use });
+    if (next === undefined) return;
+    const lane = this.#takeFree(next.path, use);
+    if (lane === undefined) this.#waiting.unshift(next);
+    else next.take(lane);
   }
 
-  #spawn(): Lane | undefined {
-    if (this.#lanes.size >= this.#maxLanes) return undefined;
+  #spawn(use: LaneUse): Lane | undefined {
+    const count = [...this.#lanes].filter((lane) => lane.use === use).length;
+    if (count >= this.#max[use]) return undefined;
     const worker = new Worker(WORKER_URL);
     const lane: Lane = {
       worker,
+      use,
+      idle: undefined,
       pending: new Map(),
       path: undefined,
       busy: false,

@@ -9,6 +9,7 @@ import {
   masterKeyFile,
   type OpenOptions,
   TenantId,
+  type Transaction,
 } from "../../src/index.ts";
 
 const A = TenantId(1);
@@ -198,6 +199,35 @@ describe("lanes", () => {
       ),
     );
     expect(counts).toEqual(ids.map(() => 1));
+  });
+
+  it("runs slow statements of one tenant while more tenants hold transactions than there are lanes for work", async () => {
+    const ids = Array.from({ length: 7 }, (_, index) => TenantId(200 + index));
+    const end = Promise.withResolvers<void>();
+    const begun: Promise<void>[] = [];
+    const held: Promise<unknown>[] = [];
+    for (const id of ids) {
+      await db.createTenant({ id, name: "t" });
+      const begin = Promise.withResolvers<void>();
+      begun.push(begin.promise);
+      const hold = async (tx: Transaction): Promise<void> => {
+        await tx.query("SELECT 1");
+        begin.resolve();
+        await end.promise;
+      };
+      held.push(db.transaction(id, hold, { timeLimitMs: 60_000 }));
+    }
+    await Promise.all(begun);
+    const counting = (many: number): string =>
+      `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${many}) SELECT count(*) AS n FROM n`;
+    try {
+      // Each takes longer than this thread gives it.
+      expect(await db.query(A, counting(300_000))).toEqual([{ n: 300_000 }]);
+      await db.execute(A, `INSERT INTO t (id) SELECT n FROM (${counting(300_001)})`);
+    } finally {
+      end.resolve();
+      await Promise.all(held);
+    }
   });
 
   it("gives a reader what was acknowledged before, also while the projection's commit lags", async () => {
