@@ -125,6 +125,18 @@ const TABLE: Readonly<Record<string, () => Row>> = {
   "proofs.consistency": () => ({ who: `${READERS}${NODE}`, as: "o", query: "from=1&to=2" }),
   "tenants.verify": () => ({ who: `${READERS}${NODE}`, as: "o", body: {} }),
   "tenants.rebuild": () => ({ who: NODE, as: "o" }),
+  "jobs.list": () => ({
+    who: `${READERS}${NODE}`,
+    as: "r",
+    keep: ({ items }) => (seen["job"] = (items as { readonly id: string }[])[0]?.id ?? "none"),
+  }),
+  "jobs.describe": () => ({ who: `${READERS}${NODE}`, as: "r", params: { job: seen["job"] ?? "none" } }),
+  "node.jobs": () => ({
+    who: NODE,
+    as: "o",
+    keep: ({ items }) => (seen["node job"] = (items as { readonly id: string }[])[0]?.id ?? "none"),
+  }),
+  "node.job": () => ({ who: NODE, as: "o", params: { job: seen["node job"] ?? "none" } }),
   "streams.list": () => ({
     who: READERS,
     as: "r",
