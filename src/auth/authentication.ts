@@ -3,7 +3,8 @@
  *
  * API keys are looked up by their public id and compared in constant time. Tokens are verified under the one
  * registration that they name; a verified one is remembered by its digest for up to a minute. Failures are backed off by
- * address and credential together, so one tenant's failures never hold up another, and are noted for the audit stream.
+ * address and by the credential that was claimed, whether or not there is one, so that one tenant's failures never hold up
+ * another and the wait tells nobody what there is; and are noted for the audit stream.
  * A token or key is kept nowhere, in no message and no record.
  */
 import { hash } from "node:crypto";
@@ -43,11 +44,14 @@ export interface AuthenticationParts {
 const MAX_TOKEN = 8_192;
 const MAX_ADDRESS = 64;
 const MAX_ABOUT = 100;
+const MAX_CLAIMED = 200;
 const REMEMBER_MS = 60_000;
 const MAX_REMEMBERED = 10_000;
 
 interface Refused {
   readonly refused: FailureReason;
+  /** What was named, before it was known whether there is one; absent for what names nothing. */
+  readonly claimed?: string;
   readonly tenant?: TenantId | undefined;
   /** Public id of the credential, if it exists. */
   readonly credential?: string;
@@ -135,14 +139,17 @@ export class Authentication implements Authenticator {
     const { credentials, clock } = this.#parts;
     const record = credentials.apiKey(presented.id);
     const right = isSecretOf(record, presented.hash);
-    if (record === undefined) return { refused: "unknown_key" };
+    const claimed = presented.id;
+    if (record === undefined) return { refused: "unknown_key", claimed };
     // An enrolment's tenant has no log yet, and failures do not begin one.
     const tenant = record.enrolment === true ? undefined : record.tenant;
-    const about = { tenant, credential: record.id };
+    const about = { tenant, credential: record.id, claimed };
     if (!right) return { refused: "wrong_secret", ...about };
     const end = endOf(record, clock.wallTimeUs());
     if (end !== undefined) return { refused: end, ...about };
-    if (record.tenant !== undefined && !credentials.exists(record.tenant)) return { refused: "tenant_gone" };
+    if (record.tenant !== undefined && !credentials.exists(record.tenant)) {
+      return { refused: "tenant_gone", claimed };
+    }
     credentials.noteUse(record.id);
     return { principal: principalOf(record) };
   }
@@ -155,18 +162,24 @@ export class Authentication implements Authenticator {
     const issuer =
       this.#nodeIssuers.get(claimed.issuer) ??
       (tenant === undefined ? undefined : credentials.issuer(tenant, claimed.issuer));
-    if (issuer === undefined) return { refused: "unknown_issuer" };
+    const named = `${tenant ?? "-"} ${claimed.issuer}`.slice(0, MAX_CLAIMED);
+    if (issuer === undefined) return { refused: "unknown_issuer", claimed: named };
     const digest = hash("sha256", bearer, "base64url");
     const nowUs = clock.wallTimeUs();
     const remembered = this.#recall(digest, nowUs);
     if (remembered !== undefined) return { principal: remembered };
     const verified = await verifyToken(bearer, { issuer, keys: this.#issuerKeys, nowUs });
-    const about = issuer.tenant === undefined ? {} : { tenant: issuer.tenant, credential: issuer.issuer };
+    const about = {
+      claimed: named,
+      ...(issuer.tenant === undefined ? {} : { tenant: issuer.tenant, credential: issuer.issuer }),
+    };
     if ("refused" in verified) return { refused: verified.refused, ...about };
     const { token } = verified;
-    if (token.tenant !== undefined && !credentials.exists(token.tenant)) return { refused: "tenant_gone" };
+    if (token.tenant !== undefined && !credentials.exists(token.tenant)) {
+      return { refused: "tenant_gone", claimed: named };
+    }
     // Removed while its keys were fetched.
-    if (!this.#isCurrent(issuer)) return { refused: "unknown_issuer" };
+    if (!this.#isCurrent(issuer)) return { refused: "unknown_issuer", claimed: named };
     const credential: Credential = {
       kind: "jwt",
       id: token.jti ?? digest.slice(0, 16),
@@ -197,7 +210,7 @@ export class Authentication implements Authenticator {
     return !expired && this.#stands(principal, nowUs) ? principal : undefined;
   }
 
-  #refuse({ refused, tenant, credential }: Refused, origin: RequestOrigin): Error {
+  #refuse({ refused, tenant, credential, claimed }: Refused, origin: RequestOrigin): Error {
     const { credentials, clock } = this.#parts;
     const nowMs = clock.monotonicMs();
     credentials.noteIncident({
@@ -208,7 +221,7 @@ export class Authentication implements Authenticator {
       credential,
       ...origin,
     });
-    const subject = `${origin.remoteAddress} ${tenant ?? "-"} ${credential ?? "-"}`;
+    const subject = `${origin.remoteAddress} ${claimed ?? ""}`;
     const waitMs = this.#backOff.fail(subject, nowMs);
     if (waitMs === 0) return unauthenticated();
     return kimberliteError("rate_limited", "too many failed authentications; wait before the next", {

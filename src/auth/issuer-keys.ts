@@ -3,7 +3,8 @@
  *
  * Keys are fetched when they are ten minutes old, and for a `kid` that is unknown, but not again within ten seconds of a
  * try: tokens with invented `kid`s make no flood of requests. While the issuer cannot be reached, keys are used for up to
- * an hour. Each registration has its own keys, also where two name the same place. Bounded: the least used go first.
+ * an hour. Each registration has its own keys, also where two name the same place. Bounded: the least used go first, and so
+ * many wait for one place at a time; whoever else comes is told to come again.
  */
 import { createLocalJWKSet, errors, type FlattenedJWSInput, type JWSHeaderParameters } from "jose";
 import { LRUCache } from "lru-cache";
@@ -19,11 +20,13 @@ const FRESH_MS = 600_000;
 const COOL_DOWN_MS = 10_000;
 const STALE_MS = 3_600_000;
 const MAX_ISSUERS = 1_000;
+const MAX_WAITING = 100;
 
 interface Kept {
   select?: Select;
   fetchedMs: number;
   triedMs: number;
+  waiting: number;
   running?: Promise<void>;
 }
 
@@ -58,7 +61,11 @@ export class IssuerKeys {
   }
 
   #begin(issuer: Issuer): Kept {
-    const kept: Kept = { fetchedMs: Number.NEGATIVE_INFINITY, triedMs: Number.NEGATIVE_INFINITY };
+    const kept: Kept = {
+      fetchedMs: Number.NEGATIVE_INFINITY,
+      triedMs: Number.NEGATIVE_INFINITY,
+      waiting: 0,
+    };
     if (issuer.keys !== undefined) kept.select = toSelect(issuer.keys);
     this.#kept.set(issuer, kept);
     return kept;
@@ -67,8 +74,12 @@ export class IssuerKeys {
   #keysOf(kept: Kept): Select {
     const stale = this.#now() - kept.fetchedMs >= STALE_MS && kept.fetchedMs !== Number.NEGATIVE_INFINITY;
     if (kept.select !== undefined && !stale) return kept.select;
+    throw this.#unreachable(kept);
+  }
+
+  #unreachable(kept: Kept): Error {
     const retryAfterMs = Math.max(1, Math.ceil(kept.triedMs + COOL_DOWN_MS - this.#now()));
-    throw kimberliteError("issuer_unreachable", "the keys of the token's issuer cannot be fetched for now", {
+    return kimberliteError("issuer_unreachable", "the keys of the token's issuer cannot be fetched for now", {
       retryAfterMs,
     });
   }
@@ -82,7 +93,11 @@ export class IssuerKeys {
         delete kept.running;
       });
     }
-    await kept.running;
+    if (kept.waiting >= MAX_WAITING) throw this.#unreachable(kept);
+    kept.waiting += 1;
+    await kept.running.finally(() => {
+      kept.waiting -= 1;
+    });
   }
 
   async #fetchOnce(issuer: Issuer, kept: Kept): Promise<void> {

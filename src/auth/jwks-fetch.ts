@@ -9,7 +9,7 @@ import type { LookupFunction } from "node:net";
 import { rootCertificates } from "node:tls";
 import type { PublicJwk } from "./jwk.ts";
 import { parseKeySet } from "./jwk.ts";
-import { type JwksPolicy, mayConnect } from "./jwks-uri.ts";
+import { type JwksPolicy, mayConnect, parseJwksUri } from "./jwks-uri.ts";
 
 /** Gives the usable keys at a place; rejects if they cannot be had. */
 export type FetchKeys = (url: URL) => Promise<PublicJwk[]>;
@@ -20,6 +20,8 @@ const LIMIT_BYTES = 65_536;
 /** @param ca PEM certificates that are trusted besides the system's */
 export function keyFetcher(policy: JwksPolicy, ca?: string): FetchKeys {
   return async (url) => {
+    // The policy may be stricter than when the place was registered, and an address is not looked up.
+    parseJwksUri(url.href, policy);
     const keys = parseKeySet(JSON.parse(await fetchText(url, policy, ca)));
     if (keys === undefined) throw new Error("the answer is not a key set");
     return keys;

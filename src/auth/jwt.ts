@@ -94,6 +94,8 @@ export async function verifyToken(
 function readPayload(payload: JWTPayload, issuer: Issuer, nowMs: number): Verified {
   const { sub = "", exp = 0, iat, jti } = payload;
   if (exp * 1000 - nowMs > issuer.maxLifeMs) return { refused: "life_too_long" };
+  // Of a time between two seconds the library looks at the whole ones.
+  if (exp * 1000 <= nowMs) return { refused: "expired" };
   if (iat !== undefined && iat * 1000 > nowMs) return { refused: "not_yet_valid" };
   if (sub.length === 0 || sub.length > MAX_SUBJECT || !PRINTABLE.test(sub)) return { refused: "bad_claims" };
   const rest = {

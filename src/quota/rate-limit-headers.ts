@@ -20,8 +20,9 @@ export function rateLimitHeaders(error: KimberliteError): Record<string, string>
     };
   }
   // Storage is not given back by waiting.
-  if (!policy.startsWith("maxConcurrent"))
-    return { "ratelimit-policy": `"${policy}";q=${limit};qu="content-bytes"` };
+  if (policy.endsWith("Bytes")) return { "ratelimit-policy": `"${policy}";q=${limit};qu="content-bytes"` };
+  // How many there may be of something is no unit of the draft's.
+  if (!policy.startsWith("maxConcurrent")) return {};
   return {
     "retry-after": String(CONCURRENCY_RETRY_SECONDS),
     ratelimit: `"${policy}";r=0`,

@@ -3,6 +3,7 @@
  *
  * Kept: a name that the schema does not know is refused wherever it is written.
  */
+import { isIP, isIPv6 } from "node:net";
 import { Type } from "typebox";
 import { Compile } from "typebox/compile";
 import { assert, kimberliteError } from "../errors.ts";
@@ -12,6 +13,10 @@ import type { ServerConfig, ServerSettings } from "./settings.ts";
 
 const Count = (given: number, about: string, minimum = 1): Type.TInteger =>
   Type.Integer({ default: given, minimum, maximum: 2 ** 40, description: about });
+
+/** No more than a timer takes: past that it would be over at once. */
+const Milliseconds = (given: number, about: string): Type.TInteger =>
+  Type.Integer({ default: given, minimum: 1, maximum: 2 ** 31 - 1, description: about });
 
 /** As the engine bounds it. */
 const Limit = (given: number, about: string): Type.TInteger =>
@@ -30,12 +35,18 @@ const Limits = Type.Object(
     ),
     maxAdminRequestsPerTenant: Count(8, "requests to the admin API that one tenant may have under way"),
     maxTailsPerTenant: Count(64, "streams and audit streams that one tenant may follow at once"),
-    headersTimeoutMs: Count(10_000, "how long the headers of a request may take to arrive"),
-    requestTimeoutMs: Count(60_000, "how long a whole request may take to arrive"),
-    idleTimeoutMs: Count(120_000, "how long a connection may be silent, also while an answer is not read"),
-    keepAliveTimeoutMs: Count(65_000, "how long a connection is kept for another request"),
-    drainTimeoutMs: Count(10_000, "how long requests under way may take to end when the server goes down"),
-    maxEventLoopDelayMs: Count(1_000, "delay of the event loop past which requests are answered 503"),
+    headersTimeoutMs: Milliseconds(10_000, "how long the headers of a request may take to arrive"),
+    requestTimeoutMs: Milliseconds(60_000, "how long a whole request may take to arrive"),
+    idleTimeoutMs: Milliseconds(
+      120_000,
+      "how long a connection may be silent, also while an answer is not read",
+    ),
+    keepAliveTimeoutMs: Milliseconds(65_000, "how long a connection is kept for another request"),
+    drainTimeoutMs: Milliseconds(
+      10_000,
+      "how long requests under way may take to end when the server goes down",
+    ),
+    maxEventLoopDelayMs: Milliseconds(1_000, "delay of the event loop past which requests are answered 503"),
     maxHeapBytes: Count(3 * 2 ** 30, "heap past which requests are answered 503"),
   },
   { additionalProperties: false },
@@ -169,11 +180,34 @@ export function parseServerConfig(settings: ServerSettings = {}): ServerConfig {
     database: overlaid(Database, settings.database),
   };
   // The compiler compares the schema with the interface here.
-  if (checker.Check(config)) return config satisfies ServerConfig;
+  if (checker.Check(config)) {
+    requireConsistent(config);
+    return config satisfies ServerConfig;
+  }
   const [wrong] = checker.Errors(config);
   assert(wrong !== undefined, "what does not match has an error");
   const where = wrong.instancePath.slice(1).replaceAll("/", ".");
   throw kimberliteError("invalid_argument", `the server's settings: ${where} ${wrong.message}`);
+}
+
+const NAMED_NETWORKS: ReadonlySet<string> = new Set(["loopback", "linklocal", "uniquelocal"]);
+
+/** What no schema says. @throws `invalid_argument` */
+function requireConsistent({ limits, trustedProxies }: ServerConfig): void {
+  if (limits.headersTimeoutMs > limits.requestTimeoutMs) {
+    throw wrongSetting("limits.headersTimeoutMs must be at most limits.requestTimeoutMs");
+  }
+  for (const proxy of trustedProxies) {
+    const [address = "", bits, ...rest] = proxy.split("/");
+    const most = isIPv6(address) ? 128 : 32;
+    const inRange = bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= most);
+    if (NAMED_NETWORKS.has(proxy) || (isIP(address) !== 0 && inRange && rest.length === 0)) continue;
+    throw wrongSetting("trustedProxies must be addresses, or networks such as 10.0.0.0/8");
+  }
+}
+
+function wrongSetting(what: string): Error {
+  return kimberliteError("invalid_argument", `the server's settings: ${what}`);
 }
 
 /** What is no object stays what it is, for the schema to refuse. */

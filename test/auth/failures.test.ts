@@ -1,10 +1,11 @@
 /** What failed is told apart, counted and bounded: no tenant's failures hold up another, and nobody fills a log. */
+import { crc32 } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { BackOff } from "../../src/auth/back-off.ts";
 import { type Incident, Incidents } from "../../src/auth/incidents.ts";
 import { type Kimberlite, TenantId } from "../../src/index.ts";
 import { Scratch } from "../isolation/scratch.ts";
-import { ORIGIN } from "./credentials.ts";
+import { issuerOf, makeSigner, ORIGIN, sign } from "./credentials.ts";
 
 const A = TenantId(1);
 const B = TenantId(2);
@@ -36,6 +37,46 @@ describe("back-off", () => {
     await expect(authenticator.authenticate(wrong, elsewhere)).rejects.toMatchObject({
       code: "unauthenticated",
     });
+  });
+
+  it("waits alike for what there is and what there is not, so that nobody learns which tenants and keys there are", async () => {
+    await using scratch = new Scratch();
+    const db = await scratch.open();
+    await db.createTenant({ id: A, name: "a" });
+    const { token } = await db.createApiKey(A, { role: "reader" });
+    const signer = await makeSigner("https://id.example");
+    await db.registerIssuer(A, issuerOf(signer));
+    const stranger = await makeSigner("https://id.example");
+    const nowUs = BigInt(Date.now()) * 1_000n;
+    const authenticator = db.authenticator();
+    const answers = async (presented: string, from: string): Promise<string[]> => {
+      const codes: string[] = [];
+      const origin = { ...ORIGIN, remoteAddress: from };
+      for (let n = 0; n < 7; n += 1)
+        await authenticator.authenticate("nonsense", origin).catch(() => undefined);
+      for (let n = 0; n < 7; n += 1) {
+        await authenticator
+          .authenticate(presented, origin)
+          .catch(({ code, retryAfterMs = 0 }) => codes.push(`${code} ${retryAfterMs}`));
+      }
+      return codes;
+    };
+    const key = await answers(await withSecretOf(db, token), "192.0.2.1");
+    const noKey = await answers(withChecksum(`kmb_0123456789abcdef_${token.slice(21, 85)}`), "192.0.2.2");
+    const jwt = await answers(await sign(stranger, nowUs), "192.0.2.3");
+    const noIssuer = await answers(
+      await sign(stranger, nowUs, { claims: { iss: "https://nobody.example" } }),
+      "192.0.2.4",
+    );
+    const noTenant = await answers(
+      await sign(stranger, nowUs, { claims: { kimberlite_tenant: "9" } }),
+      "192.0.2.5",
+    );
+    expect(key.slice(0, 6)).toEqual([
+      ...Array.from({ length: 5 }, () => "unauthenticated 0"),
+      "rate_limited 1000",
+    ]);
+    for (const other of [noKey, jwt, noIssuer, noTenant]) expect(other).toEqual(key);
   });
 
   it("forgets after a while, and keeps a bounded number", () => {
@@ -131,8 +172,10 @@ function incident(tenant: TenantId, about: string): Incident {
 
 /** The id of a key with the secret of another one. */
 async function withSecretOf(db: Kimberlite, token: string): Promise<string> {
-  const { crc32 } = await import("node:zlib");
   const other = await db.createOperatorKey();
-  const body = `${token.slice(0, 21)}${other.token.slice(21, 85)}`;
+  return withChecksum(`${token.slice(0, 21)}${other.token.slice(21, 85)}`);
+}
+
+function withChecksum(body: string): string {
   return `${body}${crc32(body).toString(16).padStart(8, "0")}`;
 }

@@ -6,6 +6,8 @@ import { createHmac, createPublicKey } from "node:crypto";
 import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { keyFetcher } from "../../src/auth/jwks-fetch.ts";
+import { STRICT_JWKS_POLICY } from "../../src/auth/jwks-uri.ts";
 import {
   type Authenticator,
   type Clock,
@@ -138,6 +140,14 @@ describe("a token", () => {
 
   it.each(WRONG)("%s is refused", async (_, changes) => {
     await expect(present(await sign(ofA, NOW_US, changes))).rejects.toMatchObject(REFUSED);
+  });
+
+  it("that expired within this second is refused", async () => {
+    clock.aheadMs = 500;
+    const at = (exp: number): Promise<string> => sign(ofA, NOW_US, { claims: { exp } });
+    expect(await present(await at(S + 0.6))).toMatchObject({ tenant: A });
+    await expect(present(await at(S + 0.4))).rejects.toMatchObject(REFUSED);
+    clock.aheadMs = 0;
   });
 
   it("signed by another tenant's key is refused, in every dress", async () => {
@@ -414,6 +424,54 @@ describe("an issuer", () => {
       code: "issuer_unreachable",
     });
     clock.aheadMs = 0;
+  });
+});
+
+describe("the place of an issuer's keys", () => {
+  it("is looked at once more when they are fetched, and given so much time, whatever it sends meanwhile", async () => {
+    let asked = 0;
+    await using place = await serve((_, response) => {
+      asked += 1;
+      response.writeHead(200);
+      const drip = setInterval(() => response.write(" "), 100);
+      response.on("close", () => clearInterval(drip));
+    });
+    await expect(keyFetcher(STRICT_JWKS_POLICY)(new URL(place.url))).rejects.toThrow();
+    const named = new URL(place.url.replace("127.0.0.1", "localhost").replace("http:", "https:"));
+    await expect(keyFetcher(STRICT_JWKS_POLICY)(named)).rejects.toThrow("not public");
+    expect(asked).toBe(0);
+    const began = performance.now();
+    await expect(
+      keyFetcher({ ...STRICT_JWKS_POLICY, allowLoopback: true })(new URL(place.url)),
+    ).rejects.toThrow();
+    expect(performance.now() - began).toBeLessThan(10_000);
+    expect(asked).toBe(1);
+  });
+
+  it("that answers late is waited for by so many, and the others come again", async () => {
+    const signer = await makeSigner("https://late.example");
+    let answer: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    await using place = await serve((_, response) => {
+      void held.then(() => response.end(JSON.stringify({ keys: [signer.publicJwk] })));
+    });
+    await db.registerIssuer(A, { issuer: signer.issuer, audience: AUDIENCE, jwksUri: place.url });
+    const token = await sign(signer, NOW_US);
+    const all = Array.from({ length: 150 }, () =>
+      present(token).then(
+        () => "in",
+        ({ code }) => String(code),
+      ),
+    );
+    const first = await Promise.race(all);
+    expect(first).toBe("issuer_unreachable");
+    answer();
+    const outcomes = await Promise.all(all);
+    expect(outcomes.filter((outcome) => outcome === "in")).toHaveLength(100);
+    expect(outcomes.filter((outcome) => outcome === "issuer_unreachable")).toHaveLength(50);
+    expect(await present(token)).toMatchObject({ tenant: A });
   });
 });
 

@@ -9,6 +9,8 @@ const file = (settings: unknown): Buffer => Buffer.from(JSON.stringify(settings)
 
 describe("settings", () => {
   it("have defaults, and the later source wins", () => {
+    const trustedProxies = ["127.0.0.1", "10.0.0.0/8", "fc00::/7", "loopback"];
+    expect(parseServerConfig({ trustedProxies }).trustedProxies).toEqual(trustedProxies);
     expect(parseServerConfig()).toMatchObject({ host: "127.0.0.1", port: 8080, folders: {} });
     const settings = gatherSettings({
       file: file({ port: 1, host: "0.0.0.0", limits: { maxConnections: 7, maxBodyBytes: 9 } }),
@@ -59,6 +61,22 @@ describe("settings", () => {
     refused(() => gatherSettings({ ...none, file: file({ database: { timeLimitMs: 2 ** 31 } }) }));
     refused(() => gatherSettings({ ...none, assignments: ["database.dataDir=/"] }));
     refused(() => gatherSettings({ ...none, file: file([]) }));
+    refused(() => gatherSettings({ ...none, file: file({ limits: { drainTimeoutMs: 2 ** 31 } }) }));
+    refused(() => gatherSettings({ ...none, file: file({ limits: { idleTimeoutMs: 2 ** 33 } }) }));
+    refused(() =>
+      gatherSettings({ ...none, file: file({ limits: { headersTimeoutMs: 2, requestTimeoutMs: 1 } }) }),
+    );
+    for (const proxy of [
+      "",
+      "proxy.example",
+      "10.0.0.1/33",
+      "10.0.0.0/8/8",
+      "10.0.0.0/x",
+      "::1/129",
+      "0x7f.1",
+    ]) {
+      refused(() => gatherSettings({ ...none, file: file({ trustedProxies: [proxy] }) }));
+    }
     refused(() => gatherSettings({ ...none, file: Buffer.from('{"port":1,"port":2}') }));
     refused(() => gatherSettings({ ...none, environment: { KIMBERLITE_SERVE_PROT: "1" } }));
     refused(() => gatherSettings({ ...none, environment: { KIMBERLITE_SERVE_PORT: "x" } }));

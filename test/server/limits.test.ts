@@ -41,6 +41,7 @@ it("a quota of concurrency says so, and one of storage does not say to come agai
   expect(rateLimitHeaders(error("maxLogBytes"))).toEqual({
     "ratelimit-policy": '"maxLogBytes";q=5;qu="content-bytes"',
   });
+  expect(rateLimitHeaders(error("credentials"))).toEqual({});
   expect(rateLimitHeaders(kimberliteError("invalid_sql", "x"))).toEqual({});
 });
 
@@ -189,4 +190,18 @@ it("a connection that waits for its answer is not silent", async () => {
   await new Promise((resolve) => socket.once("end", resolve).once("close", resolve));
   expect(performance.now() - began).toBeLessThan(5_000);
   socket.destroy();
+});
+
+it("a node whose event loop lags turns requests away, and takes them again when it does not", async () => {
+  await using served = await startServed({ settings: { port: 0, limits: { maxEventLoopDelayMs: 100 } } });
+  const ask = async (): Promise<number> => (await fetch(`${served.url}/v1/verifier-key`)).status;
+  expect(await ask()).toBe(401);
+  const lag = setInterval(() => {
+    const end = performance.now() + 500;
+    while (performance.now() < end);
+  }, 50);
+  await expect.poll(ask, { timeout: 20_000, interval: 10 }).toBe(503);
+  expect((await fetch(`${served.url}/healthz`)).status).toBe(200);
+  clearInterval(lag);
+  await expect.poll(ask, { timeout: 20_000 }).toBe(401);
 });
