@@ -10,6 +10,8 @@ import type { SessionStep, StepOutcome } from "./projection/lane-protocol.ts";
 import type { SessionPorts } from "./sql-session.ts";
 
 export interface Held {
+  /** True for a snapshot, which can be read in pages. */
+  readonly reads: boolean;
   /** Why it is not there any more, though its caller did not end it. */
   readonly ended: Error | undefined;
   step(step: SessionStep): Promise<StepOutcome>;
@@ -27,13 +29,16 @@ class HeldInLane implements Held {
   readonly #decision: PromiseWithResolvers<void>;
   readonly #done: Promise<unknown>;
   #decided = false;
+  readonly reads: boolean;
   ended: Error | undefined;
 
   private constructor(
     transaction: LaneTransaction,
     decision: PromiseWithResolvers<void>,
     done: Promise<unknown>,
+    reads: boolean,
   ) {
+    this.reads = reads;
     this.#transaction = transaction;
     this.#decision = decision;
     this.#done = done;
@@ -42,7 +47,7 @@ class HeldInLane implements Held {
     });
   }
 
-  static async hold(hold: Hold, busyTimeoutMs: number): Promise<HeldInLane> {
+  static async hold(hold: Hold, busyTimeoutMs: number, reads: boolean): Promise<HeldInLane> {
     const begun = Promise.withResolvers<LaneTransaction>();
     const decision = Promise.withResolvers<void>();
     decision.promise.catch(() => undefined);
@@ -57,7 +62,7 @@ class HeldInLane implements Held {
       begun.reject(error);
     }, busyTimeoutMs);
     try {
-      return new HeldInLane(await begun.promise, decision, done);
+      return new HeldInLane(await begun.promise, decision, done, reads);
     } finally {
       clearTimeout(timer);
     }
@@ -92,6 +97,7 @@ export const HeldTransaction = {
           "once",
         ),
       hold.busyTimeoutMs,
+      false,
     );
   },
 };
@@ -118,6 +124,7 @@ export const HeldRead = {
           "once",
         ),
       hold.busyTimeoutMs,
+      true,
     );
   },
 };

@@ -646,7 +646,8 @@ export class Kimberlite implements AsyncDisposable {
     const { actor, correlationId } = context;
     const by = { grant: grantId, actor, ...(correlationId === undefined ? {} : { correlationId }) };
     const ask: SharedAsk = (step) => this.#sharing.ask(id, stream, step, by);
-    return new SharedSession(ask, { maxResultBytes, stands });
+    const look = (): Promise<void> => this.#sharing.requireStanding(id, stream, by);
+    return new SharedSession(ask, { maxResultBytes, stands, look });
   }
 
   /**
@@ -730,6 +731,7 @@ export class Kimberlite implements AsyncDisposable {
       ...parseSessionOptions(options, this.#node.limits),
       operate: (work, runs) => this.#operate(tenant, work, runs),
       read: (request) => this.#read(tenant, request),
+      admitted: () => void this.#admitted(tenant),
       charge: () => {
         const { quota } = this.#admitted(tenant);
         this.#node.gate(tenant, quota).charge();

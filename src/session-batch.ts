@@ -181,10 +181,15 @@ class Attempt {
       this.#leftBytes -= resultBytes(result.rows);
       return result;
     } catch (error) {
-      if (isForLane(error)) throw new Undone(undefined);
+      if (isForLane(error) || (this.#ports.inPages === true && isTooLarge(error)))
+        throw new Undone(undefined);
       throw error;
     }
   }
+}
+
+export function isTooLarge(error: unknown): boolean {
+  return error instanceof KimberliteError && error.code === "result_too_large";
 }
 
 /** Out of its moment, or a value too large for this thread: a lane may do it. */

@@ -10,15 +10,18 @@
  */
 import { KimberliteError, kimberliteError } from "./errors.ts";
 import { type Held, HeldRead, HeldTransaction } from "./held-transaction.ts";
-import { fromLaneError, type SessionStep } from "./projection/lane-protocol.ts";
+import { fromLaneError, type SessionStep, type StepValue } from "./projection/lane-protocol.ts";
+import type { Page } from "./projection/paged-read.ts";
 import { splitSql } from "./projection/sql-splitter.ts";
 import { mayRead, parseControl, type SessionControl } from "./projection/sql-text.ts";
 import type { StatementDescription } from "./projection/statement-cache.ts";
 import { resultBytes } from "./projection/values.ts";
 import type { StatementRequest, StatementResult } from "./projection/writer.ts";
-import { type PlannedStep, runAsOneJob, runAsOneRead } from "./session-batch.ts";
+import { isTooLarge, type PlannedStep, runAsOneJob, runAsOneRead } from "./session-batch.ts";
+import { type PagedResult, pagesOf } from "./session-pages.ts";
 import {
   type BatchOutcome,
+  type BatchPart,
   type BatchStep,
   NOTHING,
   noTransaction,
@@ -28,6 +31,12 @@ import {
   type SqlSession,
   toResult,
 } from "./sql-session.ts";
+
+/** A result up to this size is found at once, also where it is asked for in pages. */
+const SMALL_BYTES = 256 * 1024;
+const PAGE_BYTES = 128 * 1024;
+/** How long a result may take to be read in pages, whatever its client does: a snapshot and a lane are held meanwhile. */
+const CURSOR_MS = 30_000;
 
 export class Session implements SqlSession {
   readonly #ports: SessionPorts;
@@ -54,6 +63,16 @@ export class Session implements SqlSession {
     this.#requireOpen();
     const planned = steps.map((step) => ({ ...step, control: parseControl(textOf(step.statement.sql)) }));
     return (await this.#batchAtOnce(planned)) ?? this.#batchInSteps(planned);
+  }
+
+  batchPages(steps: readonly BatchStep[]): AsyncGenerator<BatchPart, void> {
+    this.#requireOpen();
+    const planned = steps.map((step) => ({ ...step, control: parseControl(textOf(step.statement.sql)) }));
+    return pagesOf(planned, {
+      autocommit: () => this.autocommit,
+      atOnce: () => this.#batchAtOnce(planned, true),
+      start: (statement) => this.#start(statement),
+    });
   }
 
   async sequence(sql: string): Promise<void> {
@@ -86,12 +105,73 @@ export class Session implements SqlSession {
   }
 
   /** A batch that is one transaction, or one snapshot, in one turn; undefined if it is neither, or takes too long for that. */
-  async #batchAtOnce(steps: readonly PlannedStep[]): Promise<readonly BatchOutcome[] | undefined> {
+  async #batchAtOnce(
+    steps: readonly PlannedStep[],
+    inPages = false,
+  ): Promise<readonly BatchOutcome[] | undefined> {
     if (this.#held !== undefined || this.#lost !== undefined || !this.#foreignKeys) return undefined;
     const { access } = this.#ports;
     if (access === "read" || steps[0]?.control?.kind !== "begin") return undefined;
-    if (steps[0].control.mode === "readonly") return runAsOneRead(this.#ports, steps, this.#requestOf);
-    return runAsOneJob(this.#ports, steps, this.#requestOf);
+    const ports = inPages ? { ...this.#ports, maxResultBytes: SMALL_BYTES, inPages } : this.#ports;
+    if (steps[0].control.mode === "readonly") return runAsOneRead(ports, steps, this.#requestOf);
+    return runAsOneJob(ports, steps, this.#requestOf);
+  }
+
+  /** A step whose rows are read in pages if they are many; while the session holds its writer they are found at once. */
+  async #start(statement: SessionStatement): Promise<PagedResult> {
+    this.#requireOpen();
+    this.#ports.stands();
+    const control = parseControl(textOf(statement.sql));
+    if (control?.kind === "begin" && (control.mode === "readonly" || this.#ports.access === "read")) {
+      await this.#control(control, CURSOR_MS);
+      return NOTHING;
+    }
+    if (control !== undefined) return this.#control(control);
+    const request = this.#requestOf(statement, this.#ports.maxResultBytes);
+    const held = this.#held;
+    if (held?.reads === true) return this.#pagesOf(held, request);
+    const mayBeLarge = held === undefined && this.#lost === undefined && this.#foreignKeys;
+    if (!mayBeLarge || !(this.#ports.access === "read" || mayRead(request.sql))) return this.run(statement);
+    try {
+      return toResult(await this.#ports.read({ ...request, maxResultBytes: SMALL_BYTES }));
+    } catch (error) {
+      if (isWrite(error)) return this.run(statement);
+      if (!isTooLarge(error)) throw error;
+    }
+    const snapshot = await this.#hold("readonly", CURSOR_MS);
+    return this.#pagesOf(snapshot, request, () => snapshot.rollback());
+  }
+
+  /** Opens pages of what is held; `end` is told when they are over. */
+  async #pagesOf(
+    held: Held,
+    { maxResultBytes: _, ...request }: StatementRequest,
+    end: () => Promise<void> = async () => undefined,
+  ): Promise<PagedResult> {
+    const ask = async (step: SessionStep): Promise<unknown> => {
+      if (this.#closed) throw kimberliteError("closed", "the session is closed");
+      this.#ports.stands();
+      this.#ports.admitted();
+      if (held.ended !== undefined) throw held.ended;
+      const outcome = await held.step(step).catch((error: unknown) => {
+        throw held.ended ?? error;
+      });
+      if ("error" in outcome) throw fromLaneError(outcome.error);
+      return outcome.value;
+    };
+    const close = async (): Promise<void> => {
+      if (held.ended === undefined) await held.step({ kind: "close-pages" }).catch(() => undefined);
+      await end();
+    };
+    try {
+      const head = toResult(await ask({ kind: "open-pages", request }));
+      const next = (): Promise<Page> =>
+        ask({ kind: "next-page", maxBytes: PAGE_BYTES, mostMs: CURSOR_MS }) as Promise<Page>;
+      return { ...head, pages: { next, close } };
+    } catch (error) {
+      await close();
+      throw error;
+    }
   }
 
   async #batchInSteps(steps: readonly PlannedStep[]): Promise<readonly BatchOutcome[]> {
@@ -162,7 +242,7 @@ export class Session implements SqlSession {
     }
   }
 
-  async #step(step: SessionStep): Promise<StatementResult | StatementDescription | undefined> {
+  async #step(step: SessionStep): Promise<StepValue> {
     const held = this.#held;
     if (held === undefined) throw noTransaction("savepoints are for transactions");
     if (held.ended !== undefined) throw this.#lose(held.ended);
@@ -188,12 +268,12 @@ export class Session implements SqlSession {
     return why;
   }
 
-  async #control(control: SessionControl): Promise<SessionResult> {
+  async #control(control: SessionControl, readMs?: number): Promise<SessionResult> {
     switch (control.kind) {
       case "begin":
         if (!this.autocommit) throw noTransaction("cannot start a transaction within a transaction");
         if (this.#lost !== undefined) throw this.#lost;
-        await this.#begin(control.mode);
+        await this.#begin(control.mode, readMs);
         return NOTHING;
       case "commit":
         await this.#commit();
@@ -210,18 +290,24 @@ export class Session implements SqlSession {
     }
   }
 
-  async #begin(mode: "deferred" | "immediate" | "readonly"): Promise<void> {
-    const { access } = this.#ports;
+  async #begin(mode: "deferred" | "immediate" | "readonly", readMs?: number): Promise<void> {
+    this.#held = await this.#hold(mode, readMs);
+  }
+
+  /** @param readMs how long a snapshot may be held, if longer than a transaction */
+  async #hold(mode: "deferred" | "immediate" | "readonly", readMs = 0): Promise<Held> {
+    const { access, hold } = this.#ports;
     if (mode === "immediate" && access === "read") {
       throw kimberliteError("read_only", "this session only reads; BEGIN TRANSACTION READONLY");
     }
     const readOnly = mode === "readonly" || access === "read";
+    const timeLimitMs = Math.max(hold.timeLimitMs, readMs);
     const held = readOnly
-      ? await HeldRead.begin(this.#ports)
+      ? await HeldRead.begin({ ...this.#ports, hold: { ...hold, timeLimitMs } })
       : await HeldTransaction.begin(this.#ports, this.#foreignKeys);
-    if (!this.#closed) this.#held = held;
-    else await held.rollback();
+    if (this.#closed) await held.rollback();
     this.#requireOpen();
+    return held;
   }
 
   async #commit(): Promise<void> {

@@ -6,13 +6,16 @@
  */
 import { kimberliteError } from "./errors.ts";
 import type { SharedStep } from "./projection/lane-protocol.ts";
+import type { Page } from "./projection/paged-read.ts";
 import { splitSql } from "./projection/sql-splitter.ts";
 import { parseControl, type SessionControl } from "./projection/sql-text.ts";
 import type { StatementDescription } from "./projection/statement-cache.ts";
-import { resultBytes } from "./projection/values.ts";
+import { resultBytes, type SqlValue } from "./projection/values.ts";
 import type { StatementResult } from "./projection/writer.ts";
+import { pagesOf } from "./session-pages.ts";
 import {
   type BatchOutcome,
+  type BatchPart,
   type BatchStep,
   NOTHING,
   noTransaction,
@@ -25,16 +28,28 @@ import {
 /** Asks under the grant. */
 export type SharedAsk = (step: SharedStep) => Promise<StatementResult | StatementDescription>;
 
+export interface SharedSessionOptions {
+  readonly maxResultBytes: number;
+  readonly stands: () => void;
+  /** Asked before each page of rows is handed out. @throws why the grant stands no more */
+  readonly look: () => Promise<void>;
+}
+
+/** Rows that are handed out between two looks at the grant. */
+const PAGE_ROWS = 16;
+
 export class SharedSession implements SqlSession {
   readonly #ask: SharedAsk;
   readonly #maxResultBytes: number;
   readonly #stands: () => void;
+  readonly #look: () => Promise<void>;
   #inTransaction = false;
   #closed = false;
 
   /** By `Kimberlite.sharedSession` alone. */
-  constructor(ask: SharedAsk, options: { readonly maxResultBytes: number; readonly stands: () => void }) {
+  constructor(ask: SharedAsk, options: SharedSessionOptions) {
     this.#ask = ask;
+    this.#look = options.look;
     this.#maxResultBytes = options.maxResultBytes;
     this.#stands = options.stands;
   }
@@ -65,6 +80,26 @@ export class SharedSession implements SqlSession {
       }
     }
     return outcomes;
+  }
+
+  /** Rows are found at once, for the record of a use counts them; each page of them leaves only while the grant stands. */
+  batchPages(steps: readonly BatchStep[]): AsyncGenerator<BatchPart, void> {
+    return pagesOf(steps, {
+      autocommit: () => this.autocommit,
+      start: async (statement) => {
+        const { rows, ...head } = await this.run(statement);
+        let at = 0;
+        const next = async (): Promise<Page> => {
+          if (at >= rows.length) return { rows: [], done: true };
+          this.#stands();
+          await this.#look();
+          const page = rows.slice(at, at + PAGE_ROWS) as SqlValue[][];
+          at += PAGE_ROWS;
+          return { rows: page, done: at >= rows.length };
+        };
+        return { ...head, rows: [], pages: { next, close: async () => undefined } };
+      },
+    });
   }
 
   async sequence(sql: string): Promise<void> {

@@ -127,6 +127,20 @@ export class Sharing {
     yield* this.#handOut({ grant: grant as GrantRow, context: parseContext(options) }, rows);
   }
 
+  /** Asked while rows that were found are handed out. @throws why the grant stands no more, after that was recorded */
+  async requireStanding(
+    reader: TenantId,
+    stream: StreamId,
+    options: SharedOptions & { readonly grant: string },
+  ): Promise<void> {
+    const grant = this.#pick(reader, stream, options);
+    const refusal = grant === undefined ? "grant_ended" : this.#refusal(grant);
+    if (refusal === undefined) return;
+    if (grant === undefined) throw grantError(refusal);
+    const use = { grant, context: parseContext(options) };
+    await this.#recorded(use, () => Promise.reject(grantError(refusal, grant)));
+  }
+
   /** Events that are shared, in order. */
   async *read(
     reader: TenantId,

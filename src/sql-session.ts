@@ -44,6 +44,22 @@ export interface BatchStep {
   readonly when?: (state: BatchState) => boolean;
 }
 
+/** What a batch gives when its results are read in pages: of each step that runs a `begin` to `end`, or an `error`. */
+export type BatchPart =
+  | {
+      readonly kind: "begin";
+      readonly step: number;
+      readonly columns: readonly string[];
+      readonly types: readonly (string | null)[];
+    }
+  | { readonly kind: "rows"; readonly rows: readonly (readonly SqlValue[])[] }
+  | {
+      readonly kind: "end";
+      readonly rowsAffected: number;
+      readonly lastInsertRowid: number | bigint | undefined;
+    }
+  | { readonly kind: "error"; readonly step: number; readonly error: Error };
+
 /** What a stream of SQL needs, whoever's rows it reads. */
 export interface SqlSession {
   /** True outside a transaction. */
@@ -52,6 +68,11 @@ export interface SqlSession {
   run(statement: SessionStatement): Promise<SessionResult>;
   /** Runs steps in order; a step that fails does not stop those after it. All results together are bounded in size. */
   batch(steps: readonly BatchStep[]): Promise<readonly BatchOutcome[]>;
+  /**
+   * As `batch`; a step runs when what came before it was taken, and a large result of a read is found as it is taken, in
+   * one snapshot, within the time and size that the database allows a statement. End the generator, also early.
+   */
+  batchPages(steps: readonly BatchStep[]): AsyncGenerator<BatchPart, void>;
   /** Runs the statements of a text up to the first that fails; their rows are dropped. */
   sequence(sql: string): Promise<void>;
   describe(sql: string): Promise<StatementDescription>;
@@ -72,6 +93,8 @@ export interface SessionPorts {
   readonly access: SessionAccess;
   readonly hold: HoldLimits;
   readonly maxResultBytes: number;
+  /** True where a large result is read in pages rather than at once. */
+  readonly inPages?: boolean;
   /** Admits and runs an operation of the tenant. */
   readonly operate: <T>(
     work: (engine: TenantEngine) => T | Promise<T>,
@@ -80,6 +103,8 @@ export interface SessionPorts {
   readonly read: (request: StatementRequest) => Promise<StatementResult>;
   /** Asked before each statement, whatever it is. @throws if the caller may go on no more */
   readonly stands: () => void;
+  /** Asked before each page of a result. @throws `tenant_suspended`, … */
+  readonly admitted: () => void;
   /** Asked before each step of a transaction that is open. @throws `tenant_suspended`, `rate_limited`, … */
   readonly charge: () => void;
 }

@@ -4,12 +4,20 @@
  * Kept: requests of a stream run one after another; what fails is an answer, and ends the stream only when its credential
  * or its tenant stands no more.
  */
-import type { BatchOutcome, BatchState, BatchStep, SessionResult, SqlSession } from "../sql-session.ts";
+import type {
+  BatchOutcome,
+  BatchPart,
+  BatchState,
+  BatchStep,
+  SessionResult,
+  SqlSession,
+} from "../sql-session.ts";
 import { placeArguments } from "./arguments.ts";
 import { toHranaError } from "./hrana-error.ts";
 import { invalid } from "./limits.ts";
 import type {
   BatchCond,
+  Column,
   CursorEntry,
   DescribeResult,
   HranaBatch,
@@ -71,13 +79,14 @@ export class SqlStream {
     return outcomes.map((outcome, index) => toOutcome(outcome, batch[index]?.stmt.wantRows ?? true));
   }
 
-  /** A batch's results, one entry at a time. */
+  /** A batch's results, one entry at a time: found as they are taken. */
   async *entries(batch: HranaBatch, note: NoteFailure): AsyncGenerator<CursorEntry, void> {
-    const outcomes = await this.batch(batch, note);
-    for (const [step, outcome] of outcomes.entries()) {
-      if (outcome === undefined) continue;
-      if ("error" in outcome) yield { type: "step_error", step, error: outcome.error };
-      else yield* resultEntries(step, outcome.result);
+    let wantRows = true;
+    for await (const part of this.#session.batchPages(this.#steps(batch))) {
+      if (part.kind === "begin") wantRows = batch[part.step]?.stmt.wantRows ?? true;
+      if (part.kind === "error") note(part.error);
+      if (part.kind !== "rows") yield toEntry(part);
+      else if (wantRows) for (const row of part.rows) yield { type: "row", row };
     }
   }
 
@@ -113,7 +122,7 @@ export class SqlStream {
 
   async #describe(sql: string): Promise<DescribeResult> {
     const { parameters, columns, types, explain, readOnly } = await this.#session.describe(sql);
-    const cols = columns.map((name, index) => ({ name, decltype: types[index] ?? null }));
+    const cols = toColumns(columns, types);
     return { params: parameters, cols, isExplain: explain, isReadonly: readOnly };
   }
 }
@@ -138,11 +147,29 @@ function holds(condition: BatchCond, state: BatchState, before: number): boolean
   }
 }
 
-function* resultEntries(step: number, result: StmtResult): Generator<CursorEntry, void> {
-  yield { type: "step_begin", step, cols: result.cols };
-  for (const row of result.rows) yield { type: "row", row };
-  const { affectedRowCount, lastInsertRowid } = result;
-  yield { type: "step_end", affectedRowCount, lastInsertRowid };
+function toEntry(part: Exclude<BatchPart, { kind: "rows" }>): CursorEntry {
+  switch (part.kind) {
+    case "begin": {
+      const { step, columns, types } = part;
+      return { type: "step_begin", step, cols: toColumns(columns, types) };
+    }
+    case "end":
+      return {
+        type: "step_end",
+        affectedRowCount: part.rowsAffected,
+        lastInsertRowid: toRowid(part.lastInsertRowid),
+      };
+    case "error":
+      return { type: "step_error", step: part.step, error: toHranaError(part.error) };
+  }
+}
+
+function toColumns(names: readonly string[], types: readonly (string | null)[]): Column[] {
+  return names.map((name, index) => ({ name, decltype: types[index] ?? null }));
+}
+
+function toRowid(rowid: number | bigint | undefined): bigint | undefined {
+  return rowid === undefined ? undefined : BigInt(rowid);
 }
 
 function toOutcome(outcome: BatchOutcome, wantRows: boolean): StepOutcome {
@@ -154,9 +181,9 @@ function toOutcome(outcome: BatchOutcome, wantRows: boolean): StepOutcome {
 function toStmtResult(result: SessionResult, wantRows: boolean): StmtResult {
   const { columns, types, rows, rowsAffected, lastInsertRowid } = result;
   return {
-    cols: columns.map((name, index) => ({ name, decltype: types[index] ?? null })),
+    cols: toColumns(columns, types),
     rows: wantRows ? rows : [],
     affectedRowCount: rowsAffected,
-    lastInsertRowid: lastInsertRowid === undefined ? undefined : BigInt(lastInsertRowid),
+    lastInsertRowid: toRowid(lastInsertRowid),
   };
 }

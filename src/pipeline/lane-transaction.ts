@@ -36,7 +36,12 @@ export class OpenTransaction implements LaneTransaction {
 
   async step(step: SessionStep): Promise<StepOutcome> {
     const leftMs = this.#leftMs();
-    const bounded = step.kind === "run" ? { ...step, request: { ...step.request, leftMs } } : step;
+    const bounded =
+      step.kind === "run"
+        ? { ...step, request: { ...step.request, leftMs } }
+        : step.kind === "next-page"
+          ? { ...step, mostMs: Math.min(step.mostMs, leftMs) }
+          : step;
     return this.#call(() => this.#lease.step(bounded));
   }
 

@@ -35,8 +35,9 @@ import { SlowReads } from "./slow-reads.ts";
 import { TimeTravel } from "./time-travel.ts";
 
 const CHECKPOINT_LOOK_COMMITS = 64;
-/** Snapshots that one tenant may hold: each takes a lane. */
-const MAX_HELD_SNAPSHOTS = 2;
+/** Snapshots that one tenant may hold, each of which takes a lane; and those that may wait for it. */
+const MAX_HELD_SNAPSHOTS = 4;
+const MAX_SNAPSHOTS = 200;
 const CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024;
 
 export interface EngineOptions extends RecoveryParts {
@@ -76,6 +77,7 @@ export class TenantEngine {
   readonly #watchers: Set<() => void> = new Set();
   #firstOffset: bigint | undefined;
   #snapshots = 0;
+  readonly #snapshotTurns: (() => void)[] = [];
   #closing = false;
   #commits = 0;
   #checkpointDone = false;
@@ -169,14 +171,17 @@ export class TenantEngine {
   /** Holds a snapshot of what is committed in a lane while `work` reads it by `step`; a few at a time. */
   async holdSnapshot<T>(work: (lease: Lease) => Promise<T>): Promise<T> {
     await this.pipeline.settled();
-    if (this.#snapshots >= MAX_HELD_SNAPSHOTS) {
+    if (this.#snapshots >= MAX_SNAPSHOTS) {
       throw kimberliteError("overloaded", "too many transactions of the tenant read at once", {
-        detail: { sqlite: "SQLITE_BUSY", limit: MAX_HELD_SNAPSHOTS },
+        detail: { sqlite: "SQLITE_BUSY", limit: MAX_SNAPSHOTS },
         retryAfterMs: 100,
       });
     }
     this.#snapshots += 1;
     try {
+      // Its turn is given to it by the one that ends.
+      if (this.#snapshots > MAX_HELD_SNAPSHOTS)
+        await new Promise<void>((resolve) => this.#snapshotTurns.push(resolve));
       const target = this.laneTarget(this.projectionPath);
       return await this.#options.lanes.lease(
         target.path,
@@ -188,10 +193,11 @@ export class TenantEngine {
             await lease.endRead();
           }
         },
-        "hold",
+        "snapshot",
       );
     } finally {
       this.#snapshots -= 1;
+      this.#snapshotTurns.shift()?.();
     }
   }
 

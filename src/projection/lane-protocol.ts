@@ -5,6 +5,7 @@
 import { type ErrorCode, type ErrorDetail, KimberliteError, kimberliteError } from "../errors.ts";
 import type { ProjectionMeta } from "./bookkeeping.ts";
 import type { StatementLimits } from "./connection.ts";
+import type { Page } from "./paged-read.ts";
 import type { SharedView } from "./shared-table.ts";
 import { fromSqlite, isSqliteError } from "./sqlite-error.ts";
 import type { StatementDescription } from "./statement-cache.ts";
@@ -57,11 +58,17 @@ export interface LaneFinished {
 export type SessionStep =
   | { readonly kind: "run"; readonly request: StatementRequest }
   | { readonly kind: "describe"; readonly sql: string }
+  /** Of a snapshot: the columns of a statement that is then read by `next-page`, one at a time. */
+  | { readonly kind: "open-pages"; readonly request: StatementRequest }
+  | { readonly kind: "next-page"; readonly maxBytes: number; readonly mostMs: number }
+  | { readonly kind: "close-pages" }
   | { readonly kind: "savepoint" | "release" | "rollback-to"; readonly name: string };
+
+export type StepValue = StatementResult | StatementDescription | Page | undefined;
 
 /** What a step gave, and whether the transaction is still there: SQLite ends it for some failures. */
 export type StepOutcome =
-  | { readonly open: boolean; readonly value: StatementResult | StatementDescription | undefined }
+  | { readonly open: boolean; readonly value: StepValue }
   | { readonly open: boolean; readonly error: LaneError };
 
 export type LaneValue =

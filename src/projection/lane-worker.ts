@@ -16,12 +16,13 @@ import {
   type LaneValue,
   type SessionStep,
   type StepOutcome,
+  type StepValue,
   toLaneError,
 } from "./lane-protocol.ts";
+import type { PagedRead } from "./paged-read.ts";
 import { ProjectionReader } from "./reader.ts";
 import { SharedReader } from "./shared-reader.ts";
 import type { SharedView } from "./shared-table.ts";
-import type { StatementDescription } from "./statement-cache.ts";
 import {
   ProjectionWriter,
   type StatementRequest,
@@ -40,6 +41,8 @@ let serving: Serving | undefined;
 let session: WriteSession | undefined;
 /** The reader whose snapshot is held. */
 let reading: ProjectionReader | undefined;
+/** What is read in pages of it. */
+let pages: PagedRead | undefined;
 
 function serve(target: LaneTarget): Serving {
   if (serving?.path !== target.path) {
@@ -148,6 +151,7 @@ function begin(target: LaneTarget, foreignKeys: boolean): undefined {
 }
 
 function endRead(): void {
+  closePages();
   reading?.endSnapshot();
   reading = undefined;
 }
@@ -162,13 +166,29 @@ function step(asked: SessionStep): StepOutcome {
   }
 }
 
-function readStep(reader: ProjectionReader, asked: SessionStep): StatementResult | StatementDescription {
+function closePages(): undefined {
+  pages?.close();
+  pages = undefined;
+}
+
+function readStep(reader: ProjectionReader, asked: SessionStep): StepValue {
+  if (asked.kind === "next-page") {
+    assert(pages !== undefined, "pages were opened");
+    return pages.next(asked.maxBytes, asked.mostMs);
+  }
+  closePages();
+  if (asked.kind === "close-pages") return undefined;
+  if (asked.kind === "open-pages") {
+    const opened = reader.openPages(asked.request);
+    ({ pages } = opened);
+    return opened.head;
+  }
   if (asked.kind === "run") return reader.queryBounded(asked.request);
   if (asked.kind === "describe") return reader.describe(asked.sql);
   throw kimberliteError("read_only", "a transaction that only reads has no savepoints");
 }
 
-function stepOf(asked: SessionStep): StatementResult | StatementDescription | undefined {
+function stepOf(asked: SessionStep): StepValue {
   const open = session;
   assert(open !== undefined, "a lane's transaction was begun");
   switch (asked.kind) {
@@ -176,6 +196,10 @@ function stepOf(asked: SessionStep): StatementResult | StatementDescription | un
       return open.run(asked.request);
     case "describe":
       return open.describe(asked.sql);
+    case "open-pages":
+    case "next-page":
+    case "close-pages":
+      throw kimberliteError("internal", "a transaction that writes is not read in pages");
     default:
       currentWriter().savepoint(asked.kind, asked.name);
       return undefined;

@@ -29,10 +29,10 @@ const WORKER_URL: URL = new URL(
   `./lane-worker${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`,
   import.meta.url,
 );
-/** What a lane is for: a statement's time, or a client's. */
-export type LaneUse = "work" | "hold";
+/** What a lane is for: a statement's time, or a client's who holds a transaction, or reads a snapshot. */
+export type LaneUse = "work" | "hold" | "snapshot";
 
-const MAX_LANES: Readonly<Record<LaneUse, number>> = { work: 6, hold: 16 };
+const MAX_LANES: Readonly<Record<LaneUse, number>> = { work: 6, hold: 16, snapshot: 8 };
 /** A lane that is held for nobody this long ends: it takes some 20 MB. */
 const IDLE_MS = 30_000;
 
@@ -153,7 +153,7 @@ export class Lanes {
     if (next !== undefined) return next.take(lane);
     lane.busy = false;
     lane.worker.unref();
-    if (lane.use === "hold") lane.idle = setTimeout(() => this.#endIdle(lane), IDLE_MS).unref();
+    if (lane.use !== "work") lane.idle = setTimeout(() => this.#endIdle(lane), IDLE_MS).unref();
     if (lane.retired) void lane.worker.terminate();
     if (!this.#lanes.has(lane)) this.#serveWaiting(lane.use);
   }

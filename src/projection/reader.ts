@@ -5,6 +5,7 @@
 import { kimberliteError } from "../errors.ts";
 import { Bookkeeping } from "./bookkeeping.ts";
 import type { Connection, StatementLimits } from "./connection.ts";
+import { PagedRead } from "./paged-read.ts";
 import { argumentsFor } from "./parameters.ts";
 import { fromSqlite } from "./sqlite-error.ts";
 import {
@@ -167,6 +168,22 @@ export class ProjectionReader {
     if (!inspectRows(rows, limits)) return rows;
     const exact = shaped(compiled, request.arrays === true, true).all(...params) as (Row | SqlValue[])[];
     return exact.map(narrowIntegers);
+  }
+
+  /** As `queryBounded`, in pages: the columns now, the rows as they are asked for. Until it is closed nothing else is read. */
+  openPages(request: StatementRequest): { readonly head: StatementResult; readonly pages: PagedRead } {
+    const given = parseGiven(request);
+    const compiled = this.#compile(request);
+    const params = argumentsFor(given, compiled.places);
+    this.#leave();
+    const rows = (shaped(compiled, true, true).iterate(...params) as Iterable<SqlValue[]>)[Symbol.iterator]();
+    const pages = new PagedRead({
+      guard: this.#connection.guard,
+      rows,
+      limits: this.#resultLimits,
+      timeLimitMs: request.timeLimitMs ?? this.#limits.timeLimitMs,
+    });
+    return { head: outcome(request, compiled, []), pages };
   }
 
   /** As `query`, in bounded memory: stops at the first row past a limit instead of reading them all. */

@@ -99,6 +99,15 @@ function sizeOf(value: SqlValue): number {
   return 8;
 }
 
+/** @throws `result_too_large` */
+export function requireWithin(
+  found: { readonly rows: number; readonly bytes: number },
+  limits: ResultLimits,
+): void {
+  if (found.rows > limits.maxRows) throw tooManyRows(limits);
+  if (found.bytes > limits.maxBytes) throw tooManyBytes(limits);
+}
+
 function tooManyRows({ maxRows }: ResultLimits): Error {
   const message = `the result has more than ${maxRows} rows; use LIMIT`;
   return kimberliteError("result_too_large", message, { detail: { maxRows } });

@@ -1,9 +1,10 @@
 /** The unmodified client of libSQL with a token that is scoped to a grant: a read-only database of the shared table. */
 import { type Client, createClient } from "@libsql/client";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { registerHrana } from "../../src/hrana/register.ts";
 import type { Grant } from "../../src/index.ts";
 import { Server } from "../../src/server/server.ts";
+import { Speaker } from "../hrana/sockets.ts";
 import { HIDDEN, Hospitals, OWNER, READER } from "./hospitals.ts";
 
 let hospitals: Hospitals;
@@ -61,6 +62,44 @@ it.each([
 
 it("takes no writing transaction", async () => {
   await expect(client.batch(["DELETE FROM patients"], "write")).rejects.toThrow();
+});
+
+describe("a cursor that is open", () => {
+  const ends: [string, string, (id: string) => Promise<unknown>][] = [
+    ["the grant is revoked", "grant_revoked", (id) => hospitals.db.revokeAccess(id, { reason: "over" })],
+    ["the owner is suspended", "grant_unavailable", () => hospitals.db.suspendTenant(OWNER)],
+    [
+      "the reader's own credential is revoked",
+      "unauthenticated",
+      async () => {
+        const [newest] = (await hospitals.db.listApiKeys(READER)).sort((a, b) =>
+          a.createdAtUs < b.createdAtUs ? 1 : -1,
+        );
+        await hospitals.db.revokeApiKey(READER, newest?.id ?? "", { reason: "over" });
+      },
+    ],
+  ];
+
+  it.each(ends)("gives no more rows once %s", async (_, code, end) => {
+    const { id } = await hospitals.grant();
+    const { token } = await hospitals.db.createApiKey(READER, { role: "reader", name: "cursor", grant: id });
+    const speaker = await Speaker.greeted(server.address.url, token);
+    const batch = { steps: [{ stmt: { sql: "SELECT id FROM patients" } }] };
+    await speaker.ask({ type: "open_cursor", stream_id: 1, cursor_id: 1, batch });
+    const fetch = (): ReturnType<Speaker["ask"]> =>
+      speaker.ask({ type: "fetch_cursor", cursor_id: 1, max_count: 10 });
+    const first = await fetch();
+    expect(first.response?.entries?.filter(({ type }) => type === "row").length).toBe(9);
+    await end(id);
+    const after = await Promise.all([fetch(), fetch(), fetch(), fetch(), fetch(), fetch()]);
+    await hospitals.db.resumeTenant(OWNER);
+    const entries = after.flatMap(({ response }) => response?.entries ?? []);
+    const codes = [...entries, ...after].map(({ error }) => error?.code).filter(Boolean);
+    expect(codes).toContain(code);
+    // No more than were found together with the last that was let go.
+    expect(entries.filter(({ type }) => type === "row").length).toBeLessThan(8);
+    speaker.socket.terminate();
+  });
 });
 
 it("ends with the grant, and is in both audit streams", async () => {
