@@ -2,7 +2,8 @@
  * Failed authentications and refusals on their way into audit streams, counted so that nobody fills a log with them.
  *
  * What is alike (tenant, reason, credential) becomes one record with a count. A tenant's first is due at once; while more
- * keep coming, the time until its next records doubles, up to an hour. Bounded: kinds a tenant, and tenants; what goes
+ * keep coming, the time until its next records doubles, up to an hour, and is short again only after a quiet that is much
+ * longer than it was. Bounded: kinds a tenant, and tenants; what goes
  * beyond is counted without its credential, or as the system's.
  */
 import type { TenantId } from "../tenant/tenant-id.ts";
@@ -29,9 +30,12 @@ const MAX_KINDS = 8;
 const MAX_TENANTS = 5_000;
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 3_600_000;
+/** Whoever fails just seldom enough to find the pause over is not recorded each time. */
+const FORGET_AFTER_PAUSES = 8;
 
 interface Pending {
   readonly kinds: Map<string, { readonly first: Incident; count: number }>;
+  lastMs: number;
   dueMs: number;
   pauseMs: number;
 }
@@ -43,6 +47,7 @@ export class Incidents {
     const { tenant, action, about, credential } = incident;
     const pending = this.#tenants.get(tenant) ?? this.#begin(tenant, nowMs);
     if (pending === undefined) return this.note({ ...incident, tenant: undefined }, nowMs, count);
+    pending.lastMs = nowMs;
     const kind = `${action} ${about} ${credential ?? ""}`;
     const known =
       pending.kinds.get(kind) ?? (pending.kinds.size >= MAX_KINDS ? pending.kinds.get("other") : undefined);
@@ -62,8 +67,7 @@ export class Incidents {
     for (const [tenant, pending] of this.#tenants) {
       if (nowMs < pending.dueMs || tenants >= maxTenants) continue;
       if (pending.kinds.size === 0) {
-        // Quiet for as long as its pause was.
-        this.#tenants.delete(tenant);
+        if (nowMs - pending.lastMs >= pending.pauseMs * FORGET_AFTER_PAUSES) this.#tenants.delete(tenant);
         continue;
       }
       tenants += 1;
@@ -88,7 +92,7 @@ export class Incidents {
 
   #begin(tenant: TenantId | undefined, nowMs: number): Pending | undefined {
     if (this.#tenants.size >= MAX_TENANTS && tenant !== undefined) return undefined;
-    const pending = { kinds: new Map(), dueMs: nowMs, pauseMs: FIRST_PAUSE_MS };
+    const pending = { kinds: new Map(), lastMs: nowMs, dueMs: nowMs, pauseMs: FIRST_PAUSE_MS };
     this.#tenants.set(tenant, pending);
     return pending;
   }

@@ -112,12 +112,22 @@ function exported(call: Call, whose: Whose, query: Static<typeof AllQuery>): Str
 
 const LOOK_LIMIT = 500;
 
-function tailed(call: Call, whose: Whose, query: Static<typeof AllQuery>): Streamed {
-  return { contentType: "text/event-stream", pieces: tail(call, whose, query) };
+async function tailed(call: Call, whose: Whose, query: Static<typeof AllQuery>): Promise<Streamed> {
+  const from = resumedOffset(call) ?? BigInt(query.from ?? 0n);
+  // Refused while there is still a status to refuse with.
+  const first = entries(call.db, whose, { from, limit: 1 });
+  await first.next();
+  await first.return();
+  return { contentType: "text/event-stream", pieces: tail(call, whose, { from, action: query.action }) };
 }
 
-async function* tail(call: Call, whose: Whose, query: Static<typeof AllQuery>): AsyncGenerator<string, void> {
-  let from = resumedOffset(call) ?? BigInt(query.from ?? 0n);
+async function* tail(
+  call: Call,
+  whose: Whose,
+  about: { readonly from: bigint; readonly action: string | undefined },
+): AsyncGenerator<string, void> {
+  const { action } = about;
+  let { from } = about;
   const ends = AbortSignal.any([call.draining, call.gone]);
   yield RETRY;
   for (let look = 1; !ends.aborted; look += 1) {
@@ -125,7 +135,7 @@ async function* tail(call: Call, whose: Whose, query: Static<typeof AllQuery>): 
     // Chosen here: what was looked at and is not wanted is not looked at again.
     for await (const entry of entries(call.db, whose, { from, limit: LOOK_LIMIT })) {
       from = entry.offset + 1n;
-      if (query.action !== undefined && entry.action !== query.action) continue;
+      if (action !== undefined && entry.action !== action) continue;
       yield `id: ${entry.offset}\nevent: audit\ndata: ${JSON.stringify(toJsonValue(entry))}\n\n`;
     }
     if (look % HEARTBEAT_EVERY_LOOKS === 0) yield HEARTBEAT;

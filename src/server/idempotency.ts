@@ -62,6 +62,7 @@ export class IdempotentRequests {
     const done = new LRUCache<string, Kept>({
       max: MAX_KEYS_PER_OWNER,
       ttl: KEEP_MS,
+      ttlResolution: 0,
       perf: { now: () => this.#clock.monotonicMs() },
     });
     const owned = { running: new Map<string, Kept>(), done };

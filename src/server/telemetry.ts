@@ -2,7 +2,8 @@
  * What a node says of the requests that it answers: one line of log, numbers, and a span of a trace each.
  *
  * Kept: what is said is chosen field by field from what the server knows itself: the route as it was registered, status,
- * time, error code, the tenant's and the credential's public ids. Nothing that a client sent is in it, and no message of
+ * time, error code, the tenant's and the credential's public ids. Of what a client sent there are ids
+ * alone, of its request and of its token, and no message of
  * an error, for a bug's may quote anything. Refusals go to the audit stream besides.
  */
 import {

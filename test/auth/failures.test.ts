@@ -151,6 +151,16 @@ describe("failures and refusals in audit streams", () => {
     expect(incidents.size).toBe(0);
   });
 
+  it("are counted also where each comes when the pause is just over", () => {
+    const incidents = new Incidents();
+    let records = 0;
+    for (let ms = 0; ms < 86_400_000; ms += 550) {
+      if (ms % 1_100 === 0) incidents.note(incident(A, "wrong_secret"), ms);
+      records += incidents.take(ms, 16).length;
+    }
+    expect(records).toBeLessThan(50);
+  });
+
   it("are bounded in kinds and in tenants, and forgotten when quiet", () => {
     const incidents = new Incidents();
     for (let n = 0; n < 1_000; n += 1) incidents.note(incident(A, `reason ${n}`), 0);
@@ -161,6 +171,8 @@ describe("failures and refusals in audit streams", () => {
     expect(first.reduce((sum, { count }) => sum + count, 0)).toBe(1_000);
     incidents.take(0, 10_000);
     incidents.take(10_000, 10_000);
+    expect(incidents.size).toBeGreaterThan(5_000);
+    incidents.take(20_000, 10_000);
     expect(incidents.size).toBe(0);
   });
 });

@@ -163,8 +163,11 @@ it.each(["audit/tail", "audit/ocsf"])(
 );
 
 it("refuses a tail that cannot be, before it begins", async () => {
-  const { code } = (await admin("GET", "/v1/tenants/1/audit/tail?nothing=1")).body;
-  expect(code).toBe("invalid_argument");
+  const refusal = async (query: string, headers = {}): Promise<unknown> =>
+    (await admin("GET", `/v1/tenants/1/audit/tail${query}`, undefined, headers)).body.code;
+  expect(await refusal("?nothing=1")).toBe("invalid_argument");
+  expect(await refusal("?from=99999999999999999999")).toBe("invalid_argument");
+  expect(await refusal("", { "last-event-id": "9999999999999999999" })).toBe("invalid_argument");
 });
 
 it("ends live reads, and connections that wait, when the server goes down", async () => {

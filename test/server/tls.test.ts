@@ -120,7 +120,8 @@ it("looks at its files by itself", async () => {
 
 it("lets in with a client's certificate of the right authority alone, where one is named", async () => {
   use("first");
-  const tls = { certFile: at("cert.pem"), keyFile: at("key.pem"), clientCaFile: at("ca.pem") };
+  const tls = { certFile: at("cert.pem"), keyFile: at("key.pem"), clientCaFile: at("clients.pem") };
+  copyFileSync(at("ca.pem"), at("clients.pem"));
   await using served = await startServed({ settings: { port: 0, tls } });
   const pair = (name: string): RequestOptions => ({
     cert: readFileSync(at(`${name}.pem`)),
@@ -129,6 +130,13 @@ it("lets in with a client's certificate of the right authority alone, where one 
   expect(await ask(served.url, pair("client"))).toMatchObject({ status: 200 });
   await expect(ask(served.url)).rejects.toThrow();
   await expect(ask(served.url, pair("stranger"))).rejects.toThrow();
+  // A certificate lets the connection in, and is nobody's credential.
+  expect(await ask(served.url, { ...pair("client"), path: "/v1/whoami" })).toMatchObject({ status: 401 });
+  // Another authority in the place of the first, without a restart.
+  copyFileSync(at("other-ca.pem"), at("clients.pem"));
+  expect(served.server.reloadTls()).toBe(true);
+  expect(await ask(served.url, pair("stranger"))).toMatchObject({ status: 200 });
+  await expect(ask(served.url, pair("client"))).rejects.toThrow();
 });
 
 it("does not start with files that are missing or do not fit", async () => {
