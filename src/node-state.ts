@@ -30,8 +30,7 @@ import { listSegments, logFolder } from "./log/segment.ts";
 import type { NoteSigner } from "./log/signed-note.ts";
 import { type Base, DEFAULT_MAX_OPEN_TENANTS, type OpenOptions, parseOpenOptions } from "./open-options.ts";
 import { OpenTenants } from "./pipeline/open-tenants.ts";
-import { removeProjections } from "./pipeline/recovery.ts";
-import { finishReencryption } from "./pipeline/reencryption-mark.ts";
+import { finishReencryption, removeProjectionInForce } from "./pipeline/reencryption-mark.ts";
 import { SettleSweep } from "./pipeline/settle-sweep.ts";
 import { TenantEngine } from "./pipeline/tenant-engine.ts";
 import type { StatementLimits } from "./projection/connection.ts";
@@ -335,7 +334,7 @@ export class NodeState {
           detail: { tenant, offset: 0n },
         });
       }
-      if (this.#toRebuild.delete(tenant)) removeProjections(this.disk, this.root, tenant);
+      if (this.#toRebuild.delete(tenant)) removeProjectionInForce({ ...this, tenant }, keys);
       return await TenantEngine.open({
         ...engineBase({ ...this, options: this.#options }, this),
         tenant,

@@ -25,9 +25,11 @@ import {
   REENCRYPTED_LOG,
   REENCRYPTION_MARK,
   readReencryptionMark,
+  UNFINISHED_BASE,
 } from "./pipeline/reencryption-mark.ts";
 import { refuseIfAborted, Turns } from "./portability/turns.ts";
 import { rekeyFile } from "./projection/connection.ts";
+import { isProjectionDamage } from "./projection/sqlite-error.ts";
 import { parseCallback, parseOptions, parseSignal } from "./tenant/call-options.ts";
 import type { TenantId } from "./tenant/tenant-id.ts";
 
@@ -174,7 +176,7 @@ class Reencryption {
     const place = { ...this.#node, tenant: this.#id };
     if (size === 0n || this.#node.disk.has(this.#basePath(version))) return;
     const folder = projectionFolder(this.#node.root, this.#id);
-    const unfinished = join(folder, "base.new.db");
+    const unfinished = join(folder, UNFINISHED_BASE);
     removeProjection(this.#node.disk, unfinished);
     const present = findBase(place);
     const { key } = keys.projectionKey(version);
@@ -265,6 +267,10 @@ class Reencryption {
       const size = this.#trimBefore;
       const base = size === 0n ? undefined : { path: this.#basePath(version), size };
       await replayInto(this.#recoveryParts(keys), { log, path, key, base, untilOffset });
+    } catch (error) {
+      // What was built of it is no use: the next call begins it anew.
+      if (isProjectionDamage(error)) removeProjection(this.#node.disk, path);
+      throw error;
     } finally {
       log.close();
     }

@@ -29,11 +29,26 @@ type Collect = (options: {
 
 let collect: Collect | undefined;
 
+/** The last collection that was asked for, and the one of it that has not begun yet. */
+let last: Promise<void> = Promise.resolve();
+let waiting: Promise<void> | undefined;
+
 /**
  * Collects everything that is unreachable, and has what was free overwritten. Blocks for as long as that takes: tens of
- * milliseconds, and more with a large heap.
+ * milliseconds, and more with a large heap. Who asks while one is under way shares the next.
  */
-export async function collectGarbage(): Promise<void> {
+export function collectGarbage(): Promise<void> {
+  waiting ??= last
+    .catch(() => undefined)
+    .then(() => {
+      waiting = undefined;
+      return collectNow();
+    });
+  last = waiting;
+  return waiting;
+}
+
+async function collectNow(): Promise<void> {
   if (collect === undefined) {
     setFlagsFromString("--expose-gc");
     collect = runInNewContext("gc") as Collect;
@@ -41,39 +56,46 @@ export async function collectGarbage(): Promise<void> {
   setFlagsFromString("--clear-free-memory");
   try {
     const before = getHeapStatistics().total_heap_size;
+    await collectOnce(collect, "last-resort");
     // What finalizers let go in one round is collected in the next.
-    for (let round = 0; round < 3; round += 1) await collectOnce(collect);
+    await collectOnce(collect, "regular");
     fillGaps(before, collect);
-    for (let round = 0; round < 2; round += 1) await collectOnce(collect);
+    await collectOnce(collect, "regular");
   } finally {
     setFlagsFromString("--no-clear-free-memory");
   }
 }
 
-async function collectOnce(now: Collect): Promise<void> {
-  now({ type: "major", execution: "sync", flavor: "last-resort" });
+async function collectOnce(now: Collect, flavor: "regular" | "last-resort"): Promise<void> {
+  now({ type: "major", execution: "sync", flavor });
   // Sweeping goes on beside.
   await new Promise<void>((resolve) => setTimeout(resolve, SWEEP_MS));
 }
 
 const SWEEP_MS = 20;
-const MARGIN_BYTES = 16 * 1024 * 1024;
-/** Elements of 8 bytes: from what fits the smallest gap to what takes a page of its own. */
-const PIECE_ITEMS = [4_000, 500, 60, 8, 1];
+/** More than both halves of the young generation, where scavenges leave copies behind: 16 MiB each unless told otherwise. */
+const LARGE_MARGIN_BYTES = 48 * 1024 * 1024;
+const SMALL_MARGIN_BYTES = 8 * 1024 * 1024;
+/** Elements of 8 bytes, of what takes half a page of the heap. */
+const LARGE_ITEMS = 4_000;
+/** Down to what fits the smallest gap. */
+const SMALL_ITEMS = [500, 60, 8, 1];
 const PIECE_HEAD_BYTES = 48;
 
 /**
  * V8 keeps pages that it emptied for when the heap grows, as they are, and gaps between objects: so the heap has to grow
- * once by as much as it shrank, in pieces of every size, which are kept until they are in the old generation.
+ * once by as much as it shrank, and by pieces of every size, which are kept until they are in the old generation.
  */
 function fillGaps(bytesBefore: number, now: Collect): void {
-  const bytes = Math.max(0, bytesBefore - getHeapStatistics().total_heap_size) + MARGIN_BYTES;
+  const shrunk = Math.max(0, bytesBefore - getHeapStatistics().total_heap_size);
   const pieces: number[][] = [];
-  for (const items of PIECE_ITEMS) {
+  const fill = (items: number, bytes: number): void => {
     const size = 8 * items + PIECE_HEAD_BYTES;
     for (let filled = 0; filled < bytes; filled += size) pieces.push(new Array<number>(items).fill(0));
     now({ type: "minor", execution: "sync", flavor: "regular" });
     now({ type: "minor", execution: "sync", flavor: "regular" });
-  }
+  };
+  fill(LARGE_ITEMS, shrunk + LARGE_MARGIN_BYTES);
+  for (const items of SMALL_ITEMS) fill(items, SMALL_MARGIN_BYTES);
   pieces.length = 0;
 }

@@ -24,6 +24,8 @@ interface ReencryptionMark {
 export const REENCRYPTION_MARK = "reencryption.json";
 /** The log under the new key, until it takes the other's place. */
 export const REENCRYPTED_LOG = "log.new";
+/** The base of a trimmed log's projections, until it has its name. */
+export const UNFINISHED_BASE = "base.new.db";
 
 /**
  * Finishes a re-encryption that was in force when the process ended; asked before the tenant's files are opened.
@@ -55,6 +57,27 @@ export async function finishReencryption(
   }
   disk.removeFile(join(folder, REENCRYPTION_MARK));
   disk.syncFolder(folder);
+}
+
+/**
+ * Deletes the projection in force, which is built anew when the tenant is next opened. What a re-encryption is building
+ * beside it stays: it goes on meanwhile.
+ */
+export function removeProjectionInForce(
+  place: { readonly disk: Disk; readonly root: string; readonly tenant: TenantId },
+  keys: TenantKeys,
+): void {
+  const { disk, root, tenant } = place;
+  const folder = projectionFolder(root, tenant);
+  const mark = readReencryptionMark(disk, join(root, "tenants", tenant.toString()));
+  const built =
+    mark === undefined || mark.version === keys.projectionKey().version ? undefined : mark.version;
+  const isBuilt = (name: string): boolean =>
+    name.startsWith(`${built}.db`) || name.startsWith(UNFINISHED_BASE) || name.endsWith(".next");
+  for (const name of disk.list(folder)) {
+    const stays = parseBaseName(name) !== undefined || (built !== undefined && isBuilt(name));
+    if (!stays) disk.removeFile(join(folder, name));
+  }
 }
 
 function isBaseInForce(

@@ -30,6 +30,7 @@ import type { TenantId } from "../tenant/tenant-id.ts";
 import { CommitPipeline } from "./commit-pipeline.ts";
 import { findBase } from "./projection-base.ts";
 import { type Recovered, type RecoveryParts, recover, removeProjections, replayInto } from "./recovery.ts";
+import { removeProjectionInForce } from "./reencryption-mark.ts";
 import type { SettleSweep } from "./settle-sweep.ts";
 import { SlowReads } from "./slow-reads.ts";
 import { TimeTravel } from "./time-travel.ts";
@@ -107,7 +108,7 @@ export class TenantEngine {
       engine = new TenantEngine(options, await recover(options));
     } catch (error) {
       if (!isProjectionDamage(error)) throw error;
-      removeProjections(disk, root, tenant);
+      removeProjectionInForce(options, options.keys);
       engine = new TenantEngine(options, await recover(options));
     }
     if (!(await engine.#destroyErased())) return engine;

@@ -112,6 +112,37 @@ describe("trimming", () => {
     expect((await again.verifyTenant(A, { checkpoint })).ok).toBe(true);
   });
 
+  it("that was stopped keeps what it has built, also when the projection in force is built anew", async () => {
+    await using scratch = new Scratch();
+    const clock = settable();
+    const db = await scratch.open({ clock, maxClockGap: Duration.days(1_000) });
+    await tenDays(db, clock);
+    const before = await rows(db);
+    const stop = new AbortController();
+    const onProgress = ({
+      doneRecords,
+      totalRecords,
+    }: {
+      doneRecords: bigint;
+      totalRecords: bigint;
+    }): void => {
+      if (doneRecords === totalRecords && built().includes("2.db")) stop.abort();
+    };
+    const built = (): string[] =>
+      fs
+        .readdirSync(scratch.path("tenants", A.toString(), "projection"))
+        .filter((name) => /^2\.db$|\.next$/.test(name));
+    await expect(db.trimTenant(A, { reason: "over", onProgress, signal: stop.signal })).rejects.toMatchObject(
+      { code: "aborted" },
+    );
+    const kept = built();
+    expect(kept).toHaveLength(2);
+    await db.rebuildProjection(A);
+    expect(built()).toEqual(kept);
+    expect((await db.trimTenant(A, { reason: "over" })).firstOffset).toBeGreaterThan(10n);
+    expect(await rows(db)).toEqual(before);
+  });
+
   it("is not cheated by holds, compliance, or a clock that is set", async () => {
     await using scratch = new Scratch();
     const clock = settable();
