@@ -1,4 +1,8 @@
+import { join } from "node:path";
 import { defineConfig, type ViteUserConfig } from "vitest/config";
+
+// Threads and commands of the tests load the sources anew each time, and most of that is compiling them.
+process.env["NODE_COMPILE_CACHE"] ??= join(import.meta.dirname, "node_modules/.cache/kimberlite/compiled");
 
 const config: ViteUserConfig = defineConfig({
   test: {

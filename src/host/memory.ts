@@ -56,18 +56,17 @@ async function collectNow(): Promise<void> {
   setFlagsFromString("--clear-free-memory");
   try {
     const before = getHeapStatistics().total_heap_size;
-    await collectOnce(collect, "last-resort");
     // What finalizers let go in one round is collected in the next.
-    await collectOnce(collect, "regular");
+    for (let round = 0; round < 3; round += 1) await collectOnce(collect);
     fillGaps(before, collect);
-    await collectOnce(collect, "regular");
+    for (let round = 0; round < 2; round += 1) await collectOnce(collect);
   } finally {
     setFlagsFromString("--no-clear-free-memory");
   }
 }
 
-async function collectOnce(now: Collect, flavor: "regular" | "last-resort"): Promise<void> {
-  now({ type: "major", execution: "sync", flavor });
+async function collectOnce(now: Collect): Promise<void> {
+  now({ type: "major", execution: "sync", flavor: "last-resort" });
   // Sweeping goes on beside.
   await new Promise<void>((resolve) => setTimeout(resolve, SWEEP_MS));
 }
@@ -75,7 +74,7 @@ async function collectOnce(now: Collect, flavor: "regular" | "last-resort"): Pro
 const SWEEP_MS = 20;
 /** More than both halves of the young generation, where scavenges leave copies behind: 16 MiB each unless told otherwise. */
 const LARGE_MARGIN_BYTES = 48 * 1024 * 1024;
-const SMALL_MARGIN_BYTES = 8 * 1024 * 1024;
+const SMALL_MARGIN_BYTES = 16 * 1024 * 1024;
 /** Elements of 8 bytes, of what takes half a page of the heap. */
 const LARGE_ITEMS = 4_000;
 /** Down to what fits the smallest gap. */

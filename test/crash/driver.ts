@@ -14,8 +14,6 @@ import type { VictimTask } from "./victim.ts";
 
 const VICTIM = join(import.meta.dirname, "victim.ts");
 const PATIENCE_MS = 20_000;
-/** Hundreds of processes compile the same files. */
-const COMPILE_CACHE = join(tmpdir(), "kimberlite-compile-cache");
 
 export interface LifeOptions {
   readonly plan?: KillPlan | undefined;
@@ -167,7 +165,6 @@ class Life {
   constructor(task: VictimTask) {
     this.#child = spawn(process.execPath, ["--no-warnings", VICTIM, JSON.stringify(task)], {
       stdio: ["pipe", "pipe", "inherit"],
-      env: { ...process.env, NODE_COMPILE_CACHE: COMPILE_CACHE },
     });
     this.#child.stdin?.on("error", () => undefined);
     let fault: string | undefined;

@@ -11,7 +11,6 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { COMPILED } from "../e2e/command.ts";
 
 const SOURCES = fileURLToPath(new URL("../../src/", import.meta.url));
 const LIBRARY = pathToFileURL(join(SOURCES, "index.ts")).href;
@@ -126,7 +125,6 @@ function run(folder: string, env: Readonly<Record<string, string>>): Promise<Pag
       env: {
         ...process.env,
         NO_COLOR: "1",
-        NODE_COMPILE_CACHE: COMPILED,
         ...env,
         PATH: `${join(folder, ".tools")}:${process.env["PATH"]}`,
       },

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 import { filesHolding } from "../../src/cli/demo-checks.ts";
-import { COMPILED, runCommand, scratchFolder, succeed } from "./command.ts";
+import { runCommand, scratchFolder, succeed } from "./command.ts";
 
 const ROOT = new URL("../..", import.meta.url);
 const MAIN = fileURLToPath(new URL("src/cli/main.ts", ROOT));
@@ -37,7 +37,7 @@ it("keeps its directory when it is told to: it verifies, and holds no name of a 
 it("serves the two hospitals: the lines that it prints work when pasted, each token sees its own", async () => {
   const temporary = scratchFolder();
   const serving = spawn(process.execPath, [MAIN, "demo", "--serve", "--port", "0"], {
-    env: { ...process.env, NO_COLOR: "1", NODE_COMPILE_CACHE: COMPILED, TMPDIR: temporary },
+    env: { ...process.env, NO_COLOR: "1", TMPDIR: temporary },
     stdio: ["ignore", "pipe", "inherit"],
   });
   const ended = new Promise<number | null>((resolve) => serving.on("close", resolve));

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { COMPILED, commandOn, runCommand, scratchFolder, succeed } from "./command.ts";
+import { commandOn, runCommand, scratchFolder, succeed } from "./command.ts";
 
 const MAIN = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 const folder = scratchFolder();
@@ -50,7 +50,6 @@ beforeAll(async () => {
   for (const args of [...SAME, ...AS_ADMIN]) fromDirectory.push(await succeed(kimberlite(args)));
   const limits = ["--set", "database.maxResultRows=1000", "--set", "database.maxOpenTenants=1"];
   server = spawn(process.execPath, [MAIN, "serve", "--port", "0", "--json", "--dir", dir, ...limits], {
-    env: { ...process.env, NODE_COMPILE_CACHE: COMPILED },
     stdio: ["ignore", "pipe", "pipe"],
   });
   server.stderr?.on("data", (piece: Buffer) => log.push(String(piece)));

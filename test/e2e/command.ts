@@ -8,8 +8,6 @@ import { afterAll } from "vitest";
 
 const MAIN = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 const LIMIT_MS = 50_000;
-/** Half of what a short command costs is compiling it. */
-export const COMPILED: string = join(tmpdir(), "kimberlite-compiled");
 
 export interface CommandResult {
   readonly code: number | null;
@@ -48,7 +46,7 @@ export function runCommand(args: readonly string[], options: CommandOptions = {}
   const { input = "", env = {}, nodeArgs = [], stopReadingAfter = Number.POSITIVE_INFINITY } = options;
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [...nodeArgs, MAIN, ...args], {
-      env: { ...process.env, NO_COLOR: "1", NODE_COMPILE_CACHE: COMPILED, ...env },
+      env: { ...process.env, NO_COLOR: "1", ...env },
       timeout: LIMIT_MS,
     });
     const out: Buffer[] = [];
