@@ -16,15 +16,11 @@ import {
 } from "./installation.ts";
 import { startProgress } from "./progress.ts";
 import { counted, escapeLine, formatBytes, formatTime, renderTable, toJson } from "./render.ts";
-
-interface BackupFlags extends RecordedOptions {
-  readonly to: string;
-  readonly keysTo?: string;
-  readonly tenant?: TenantId;
-}
+import type { BackupFlags } from "./server-portability.ts";
 
 export async function backup(options: BackupFlags): Promise<undefined> {
-  const { to, keysTo, tenant } = options;
+  const { to, keysTo, tenant, server } = options;
+  if (server !== undefined) return (await import("./server-portability.ts")).backupOver(server, options);
   const progress = startProgress("backup");
   try {
     const report = await withInstallation(installationPaths(options.dir), (db) =>
@@ -48,7 +44,11 @@ export async function backup(options: BackupFlags): Promise<undefined> {
 }
 
 export async function listBackups(options: GlobalOptions & { readonly from: string }): Promise<undefined> {
-  const found = await withInstallation(installationPaths(options.dir), (db) => db.backups(options.from));
+  const { server, from } = options;
+  const found =
+    server === undefined
+      ? await withInstallation(installationPaths(options.dir), (db) => db.backups(from))
+      : await (await import("./server-portability.ts")).backupsOver(server, from);
   if (options.json === true) return void console.log(toJson(found));
   const rows = found.map(({ id, timeUs, tenants, partial }) => [
     id,

@@ -3,12 +3,11 @@ import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import type { AuditAction, AuditEntry } from "../audit/audit-event.ts";
 import type { ErasureCertificate } from "../erasure/certificate.ts";
 import { kimberliteError } from "../errors.ts";
-import type { Kimberlite } from "../kimberlite.ts";
 import { Duration } from "../tenant/duration.ts";
 import type { RetentionMode } from "../tenant/tenant-config.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions } from "./arguments.ts";
-import { actorName, installationPaths, recorded, withInstallation } from "./installation.ts";
+import { actorName, recorded } from "./installation.ts";
 import { withNode } from "./open-node.ts";
 import { startProgress } from "./progress.ts";
 import { counted, escapeLine, formatTime, renderTable, toJson } from "./render.ts";
@@ -28,14 +27,20 @@ interface EraseFlags extends GlobalOptions {
 
 export async function erase(options: EraseFlags): Promise<undefined> {
   const { tenant, reason, certificate: path, overrideRetention = false, keepCiphertext = false } = options;
-  if (options.drill === true) return (await import("./drill.ts")).drill(options);
+  if (options.drill === true) {
+    if (options.server === undefined) return (await import("./drill.ts")).drill(options);
+    throw kimberliteError(
+      "unsupported",
+      "a drill erases a tenant of its own, on this machine; leave --url out",
+    );
+  }
   if (tenant === undefined || reason === undefined || path === undefined) {
     throw kimberliteError("invalid_argument", "erase takes --tenant, --reason and --certificate, or --drill");
   }
   // Made first: an erasure that cannot be certified to whoever asked is not begun.
   const file = reserve(path);
   try {
-    const certificate = await open(options, (db) =>
+    const certificate = await withNode(options, (db) =>
       db.eraseTenant(tenant, { reason, overrideRetention, keepCiphertext, actor: actorName(options) }),
     );
     writeSync(file, certificate.note);
@@ -49,7 +54,7 @@ export async function erase(options: EraseFlags): Promise<undefined> {
 }
 
 export async function printCertificate(options: TenantOptions): Promise<undefined> {
-  const certificate = await open(options, (db) => db.erasureCertificate(options.tenant));
+  const certificate = await withNode(options, (db) => db.erasureCertificate(options.tenant));
   if (options.json === true) console.log(toJson(certificate));
   else process.stdout.write(certificate.note);
 }
@@ -107,7 +112,7 @@ interface RetentionFlags extends TenantOptions {
 export async function retention(options: RetentionFlags): Promise<undefined> {
   const { tenant, days, mode } = options;
   const given = { ...recorded(options), ...(mode === undefined ? {} : { mode }) };
-  const entry = await open(options, (db) => db.setRetention(tenant, Duration.days(days), given));
+  const entry = await withNode(options, (db) => db.setRetention(tenant, Duration.days(days), given));
   const { retentionMs, retentionMode } = entry;
   report(
     options,
@@ -126,7 +131,7 @@ export async function trim(options: TrimFlags): Promise<undefined> {
   const { tenant, reason, before, overrideRetention = false } = options;
   const progress = startProgress("trim");
   try {
-    const done = await open(options, (db) =>
+    const done = await withNode(options, (db) =>
       db.trimTenant(tenant, {
         reason,
         overrideRetention,
@@ -210,10 +215,6 @@ export function reserve(path: string): number {
       cause,
     });
   }
-}
-
-function open<T>(options: GlobalOptions, work: (db: Kimberlite) => Promise<T>): Promise<T> {
-  return withInstallation(installationPaths(options.dir), work);
 }
 
 function report(options: GlobalOptions, json: unknown, text: string): void {

@@ -86,17 +86,25 @@ interface ReadFlags extends TenantFlags {
 }
 
 export async function queryGrant(sql: string, options: ReadFlags): Promise<undefined> {
-  const { tenant, grant: id, params } = options;
-  const result = await open(options, async (db) => {
-    const { stream } = await db.describeGrant(tenant, id);
-    return db.sharedArrays(tenant, stream, sql, params, { grant: id, actor: actorName(options) });
-  });
+  const { tenant, grant: id, params, server } = options;
+  const result =
+    server === undefined
+      ? await open(options, async (db) => {
+          const { stream } = await db.describeGrant(tenant, id);
+          return db.sharedArrays(tenant, stream, sql, params, { grant: id, actor: actorName(options) });
+        })
+      : await (await import("./server-grant.ts")).queryOver(server, { tenant, grant: id, sql, params });
   console.log(options.json === true ? statementJson(result) : statementText(result));
 }
 
 /** One event a line, as JSON. */
 export async function readGrant(options: ReadFlags): Promise<undefined> {
-  const { tenant, grant: id, first = 0, limit } = options;
+  const { tenant, grant: id, first = 0, limit, server } = options;
+  if (server !== undefined) {
+    const items = (await import("./server-grant.ts")).readOver(server, { tenant, grant: id, first, limit });
+    for await (const item of items) console.log(toJson(item));
+    return;
+  }
   await open(options, async (db) => {
     const { stream } = await db.describeGrant(tenant, id);
     const range = { from: first, ...(limit === undefined ? {} : { limit }) };

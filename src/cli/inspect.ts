@@ -1,12 +1,14 @@
 /** `kimberlite checkpoint`, `stats` and `rebuild` */
 import { lstatSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { KimberliteClient } from "../client/client.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-import type { GlobalOptions } from "./arguments.ts";
+import type { GlobalOptions, ServerAddress } from "./arguments.ts";
 import { installationPaths, withInstallation } from "./installation.ts";
 import { withNode } from "./open-node.ts";
 import { startProgress } from "./progress.ts";
 import { counted, formatBytes, renderTable, toJson } from "./render.ts";
+import { of } from "./server-answers.ts";
 import { allTenants } from "./tenant.ts";
 
 interface TenantOptions extends GlobalOptions {
@@ -48,6 +50,14 @@ export async function rebuild(options: TenantOptions): Promise<undefined> {
   const startedMs = performance.now();
   const { tenant } = options;
   let changes = 0;
+  const { server } = options;
+  if (server !== undefined) {
+    const done = await rebuildOver(server, tenant).finally(() => progress.stop());
+    const ms = Math.round(performance.now() - startedMs);
+    if (options.json === true) console.log(toJson({ tenant, records: done, changes: null, ms }));
+    else console.log(`tenant ${tenant}: rebuilt from ${counted(done, "record")} in ${ms} ms`);
+    return;
+  }
   const size = await withInstallation(
     installationPaths(options.dir),
     async (db) => {
@@ -68,6 +78,13 @@ export async function rebuild(options: TenantOptions): Promise<undefined> {
     console.log(
       `tenant ${tenant}: rebuilt from ${counted(size, "record")} (${counted(changes, "change")}) in ${ms} ms`,
     );
+}
+
+/** @returns how many records there are */
+async function rebuildOver(server: ServerAddress, tenant: TenantId): Promise<bigint> {
+  const client = new KimberliteClient(server);
+  await client.run("tenants.rebuild", of(tenant));
+  return BigInt((await client.call("tenants.describe", of(tenant))).size);
 }
 
 interface DiskUse {

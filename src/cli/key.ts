@@ -1,11 +1,12 @@
 /** `kimberlite key …` */
+import { KimberliteClient } from "../client/client.ts";
 import { kimberliteError } from "../errors.ts";
 import { createMasterKeyFile } from "../keys/master-key-file.ts";
 import { masterKeyPath } from "../keys/master-key-uri.ts";
 import { createPkcs11Key } from "../keys/pkcs11.ts";
 import { withoutPin } from "../keys/pkcs11-uri.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
+import type { GlobalOptions, RecordedOptions, ServerAddress } from "./arguments.ts";
 import {
   installationPaths,
   keptUri,
@@ -13,11 +14,11 @@ import {
   recorded,
   rotateMasterKeyFile,
   rotateMasterKeyTo,
-  withInstallation,
 } from "./installation.ts";
 import { withNode } from "./open-node.ts";
 import { startProgress } from "./progress.ts";
 import { counted, formatTime, renderTable, toJson } from "./render.ts";
+import { requireNoReason } from "./server-answers.ts";
 
 interface TenantOptions extends RecordedOptions {
   readonly tenant: TenantId;
@@ -81,7 +82,7 @@ export async function reencrypt(options: ReencryptFlags): Promise<undefined> {
   const { tenant, destroyFormerKeys = false } = options;
   const progress = startProgress("re-encrypt");
   try {
-    const done = await withInstallation(installationPaths(options.dir), (db) =>
+    const done = await withNode(options, (db) =>
       db.reencryptTenant(tenant, {
         destroyFormerKeys,
         ...recorded(options),
@@ -120,8 +121,9 @@ export async function rotateMaster(
   if (options.tenant !== undefined) {
     throw kimberliteError("invalid_argument", "the master key is one for all tenants; leave --tenant out");
   }
+  const { to, server } = options;
+  if (server !== undefined) return rotateMasterOver(server, options);
   const paths = installationPaths(options.dir);
-  const { to } = options;
   const progress = startProgress("rotate the master key");
   const given: RotationOptions = {
     ...recorded(options),
@@ -138,13 +140,34 @@ export async function rotateMaster(
   );
 }
 
+/** To one of the master keys that the server's settings name. */
+async function rotateMasterOver(
+  server: ServerAddress,
+  options: RecordedOptions & { readonly to?: string },
+): Promise<undefined> {
+  const { to, reason } = options;
+  if (to === undefined) {
+    throw kimberliteError("unsupported", "over a server --to names one of the master keys of its settings");
+  }
+  requireNoReason({ reason }, "a rotation of the master key");
+  const progress = startProgress("rotate the master key");
+  const { masterKeyId } = await new KimberliteClient(server)
+    .run(
+      "node.rotateMasterKey",
+      { body: { to } },
+      { onProgress: ({ done, total = done }) => progress.update(done, total) },
+    )
+    .finally(() => progress.stop());
+  report(options, { masterKeyId }, `master key ${masterKeyId} wraps every tenant's keys now`);
+}
+
 interface MoveOptions extends TenantOptions {
   readonly to: string;
 }
 
 export async function moveTenant(options: MoveOptions): Promise<undefined> {
   const { tenant, to } = options;
-  const { masterKeyId } = await withInstallation(installationPaths(options.dir), async (db) => {
+  const { masterKeyId } = await withNode(options, async (db) => {
     await db.setTenantMasterKey(tenant, to === "node" ? null : keptUri(to), recorded(options));
     return db.keys(tenant);
   });

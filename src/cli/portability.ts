@@ -4,19 +4,15 @@ import { join } from "node:path";
 import { kimberliteError } from "../errors.ts";
 import { verifyExport } from "../portability.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
+import type { GlobalOptions } from "./arguments.ts";
 import { installationPaths, keptUri, recorded, withInstallation } from "./installation.ts";
 import { startProgress } from "./progress.ts";
 import { counted, escapeLine, formatBytes, toJson } from "./render.ts";
-
-interface ExportFlags extends RecordedOptions {
-  readonly tenant: TenantId;
-  readonly out: string;
-  readonly subjectKeys?: string;
-}
+import type { ExportFlags, ImportFlags } from "./server-portability.ts";
 
 export async function exportTenant(options: ExportFlags): Promise<undefined> {
-  const { tenant, out, subjectKeys } = options;
+  const { tenant, out, subjectKeys, server } = options;
+  if (server !== undefined) return (await import("./server-portability.ts")).exportOver(server, options);
   const progress = startProgress("export");
   try {
     const report = await withInstallation(installationPaths(options.dir), (db) =>
@@ -41,16 +37,11 @@ export async function exportTenant(options: ExportFlags): Promise<undefined> {
   }
 }
 
-interface ImportFlags extends RecordedOptions {
-  readonly key: string;
-  readonly tenant?: TenantId;
-  readonly as?: TenantId;
-  readonly masterKey?: string;
-  readonly subjectKeys?: string;
-}
-
 export async function importTenant(directory: string, options: ImportFlags): Promise<undefined> {
-  const { key, tenant, as, masterKey, subjectKeys } = options;
+  const { key, tenant, as, masterKey, subjectKeys, server } = options;
+  if (server !== undefined) {
+    return (await import("./server-portability.ts")).importOver(server, { ...options, name: directory });
+  }
   const progress = startProgress("import");
   try {
     const entry = await withInstallation(installationPaths(options.dir), (db) =>

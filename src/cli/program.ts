@@ -27,9 +27,9 @@ type Handler = (...given: never[]) => Promise<number | undefined>;
 const NOTES = `
 Data are in DIR/data, the master key is DIR/master.key: keep a copy of the key elsewhere, without it nothing can be read.
 
-With --url (or KIMBERLITE_URL) and --token (KIMBERLITE_TOKEN) a command works over a server: sql, shell, tenant, hold, audit,
-token, grant (but query and read), checkpoint, verify, key list, rotate-dek, rotate-kek and verifier. The others are refused,
-unless --dir overrules the environment. A token on a command line can be seen by other accounts of the machine: put it into the environment.
+With --url (or KIMBERLITE_URL) and --token (KIMBERLITE_TOKEN) a command works over a server, all but init, demo, serve, stats,
+key create, backup verify and what restores. Those are refused, unless --dir overrules the environment. There
+export, import and backup take names of the server's settings in the place of paths. A token on a command line can be seen by other accounts of the machine: put it into the environment.
 
 With --json a command writes JSON to stdout (sql: one object a statement, one a line) and errors as JSON to stderr.
 Integers past 2^53 are strings, blobs are {"base64": "…"}, infinities the strings "Infinity" and "-Infinity"; of two

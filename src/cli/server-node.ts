@@ -6,20 +6,27 @@
 
 import type { AuditRange } from "../audit/audit-stream.ts";
 import { KimberliteClient } from "../client/client.ts";
-import { KimberliteError, kimberliteError } from "../errors.ts";
-import type { Kimberlite } from "../kimberlite.ts";
+import { kimberliteError } from "../errors.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { ServerAddress } from "./arguments.ts";
 import type { Node } from "./node.ts";
+import { type Answer, of, requireNoReason, revive, why } from "./server-answers.ts";
+import { issuersOver, lifecycleOver, subjectsOver } from "./server-lifecycle.ts";
 
-type Answer<Name extends keyof Kimberlite> = Kimberlite[Name] extends (...given: never[]) => infer Result
-  ? Awaited<Result>
-  : never;
 type AuditItem = Answer<"audit"> extends AsyncGenerator<infer Item, void> ? Item : never;
 
 export function serverNode(server: ServerAddress): Node {
   const client = new KimberliteClient(server);
-  return { ...tenants(client), ...records(client), ...keys(client), ...tokens(client), ...grants(client) };
+  return {
+    ...tenants(client),
+    ...records(client),
+    ...keys(client),
+    ...tokens(client),
+    ...grants(client),
+    ...lifecycleOver(client),
+    ...subjectsOver(client),
+    ...issuersOver(client),
+  };
 }
 
 function tenants(
@@ -159,12 +166,12 @@ function tokens(
     listApiKeys: async (id) => revive<Keys>((await client.call("tokens.list", of(id))).items, ["tenant"]),
     listOperatorKeys: async () => revive<Keys>((await client.call("node.listTokens", {})).items, ["tenant"]),
     revokeApiKey: async (id, token, options) => {
-      requireNoReason(options);
+      requireNoReason(options, "the end of a token");
       const params = { tenant: String(id), token };
       return revive<Keys[number]>(await client.call("tokens.revoke", { params }), ["tenant"]);
     },
     revokeOperatorKey: async (token, options) => {
-      requireNoReason(options);
+      requireNoReason(options, "the end of a token");
       return revive<Keys[number]>(await client.call("node.revokeToken", { params: { token } }), ["tenant"]);
     },
   };
@@ -201,20 +208,6 @@ function grants(client: KimberliteClient): Pick<Node, "grantAccess" | "listGrant
   };
 }
 
-function of(id: TenantId): { readonly params: { readonly tenant: string } } {
-  return { params: { tenant: String(id) } };
-}
-
-/** The actor is the token's, which the server knows. */
-function why(options: { readonly reason?: string | undefined } | undefined): { readonly reason?: string } {
-  return options?.reason === undefined ? {} : { reason: options.reason };
-}
-
-function requireNoReason(options: { readonly reason?: string | undefined } | undefined): void {
-  if (options?.reason === undefined) return;
-  throw kimberliteError("unsupported", "over a server no reason is recorded with the end of a token");
-}
-
 interface Range {
   readonly action?: string | undefined;
   readonly from?: bigint | number | undefined;
@@ -235,30 +228,4 @@ async function* first<T>(items: AsyncIterable<T>, count = Number.POSITIVE_INFINI
     left -= 1;
     if (left <= 0) return;
   }
-}
-
-/**
- * An answer as the library gives it: times (`…Us`) and what is named are bigints again.
- *
- * @throws `route_not_found` for what no server of this version says
- */
-function revive<T>(answer: unknown, names: readonly string[]): T {
-  try {
-    return revived(answer, names) as T;
-  } catch (error) {
-    if (error instanceof KimberliteError) throw error;
-    throw kimberliteError("route_not_found", "what answers there speaks another version", { cause: error });
-  }
-}
-
-function revived(value: unknown, names: readonly string[]): unknown {
-  if (Array.isArray(value)) return value.map((item) => revived(item, names));
-  if (typeof value !== "object" || value === null) return value;
-  const entries = Object.entries(value).map(([name, field]: [string, unknown]) => {
-    // What an event says in its detail is its own.
-    if (name === "detail") return [name, field];
-    const whole = typeof field === "string" && (name.endsWith("Us") || names.includes(name));
-    return [name, whole ? BigInt(field) : revived(field, names)];
-  });
-  return Object.fromEntries(entries);
 }

@@ -34,7 +34,35 @@ const SERVED: ReadonlySet<string> = new Set([
   "grant create",
   "grant list",
   "grant revoke",
+  "grant query",
+  "grant read",
+  "erase",
+  "certificate",
+  "retention",
+  "trim",
+  "subject declare",
+  "subject list",
+  "subject erase",
+  "subject verify",
+  "issuer register",
+  "issuer list",
+  "issuer remove",
+  "key reencrypt",
+  "key move",
+  "key rotate-master",
+  "rebuild",
+  "export",
+  "import",
+  "backup run",
+  "backup list",
 ]);
+
+/** Why not, of those that somebody may look for. */
+const HINTS: Readonly<Record<string, string>> = {
+  restore: ", which would have to stop for it",
+  "backup restore-tenant": ", for whoever restores a tenant comes to its data",
+  "backup verify": ", which reads a place of backups by itself",
+};
 
 interface Given {
   readonly url?: string;
@@ -60,7 +88,7 @@ export function placedOptions(command: Command): GlobalOptions {
   if (!SERVED.has(name)) {
     throw kimberliteError(
       "unsupported",
-      `${name} does not work over a server; give --dir where the data are`,
+      `${name} does not work over a server${HINTS[name] ?? ""}; give --dir where the data are`,
     );
   }
   if (options.actor !== undefined) {
@@ -69,7 +97,9 @@ export function placedOptions(command: Command): GlobalOptions {
       "--actor does not go with a server, which records whose token it is",
     );
   }
-  return { ...options, server: { url: parseUrl(url), token: parseToken(token) } satisfies ServerAddress };
+  const server = { url: parseUrl(url), token: parseToken(token) } satisfies ServerAddress;
+  warnOfClearText(server.url, options.json === true);
+  return { ...options, server };
 }
 
 function nameOf(command: Command): string {
@@ -84,6 +114,16 @@ function parseUrl(text: string): string {
     throw invalid("a server's address is one such as https://db.example.com, without a credential in it");
   }
   return url.href.replace(/\/+$/, "");
+}
+
+const LOOPBACK = /^(?:127(?:\.\d{1,3}){3}|\[::1\]|(?:.+\.)?localhost)$/;
+
+/** Whoever is on the way reads the token, and may then do what it may. */
+function warnOfClearText(address: string, json: boolean): void {
+  const { protocol, hostname } = new URL(address);
+  if (protocol === "https:" || LOOPBACK.test(hostname)) return;
+  const warning = "the token goes over the network in clear text: use https";
+  console.error(json ? JSON.stringify({ warning }) : `warning: ${warning}`);
 }
 
 /** What can stand in a header, and so is never repeated by what refuses the header. */

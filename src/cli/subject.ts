@@ -2,13 +2,13 @@
 import { closeSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { verifySubjectCertificate } from "../erasure/subject-certificate.ts";
 import { kimberliteError } from "../errors.ts";
-import type { Kimberlite } from "../kimberlite.ts";
 import { parseVerifierKey } from "../log/signed-note.ts";
 import type { SqlInput } from "../projection/values.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
 import { reserve } from "./governance.ts";
-import { actorName, installationPaths, recorded, withInstallation } from "./installation.ts";
+import { actorName, recorded } from "./installation.ts";
+import { withNode } from "./open-node.ts";
 import { counted, escapeLine, renderTable, toJson } from "./render.ts";
 
 interface DeclareFlags extends RecordedOptions {
@@ -19,7 +19,7 @@ interface DeclareFlags extends RecordedOptions {
 
 export async function declare(options: DeclareFlags): Promise<undefined> {
   const { tenant, table, column } = options;
-  const declared = await open(options, (db) =>
+  const declared = await withNode(options, (db) =>
     db.declareSubject(tenant, { table, column }, recorded(options)),
   );
   if (options.json === true) return void console.log(toJson(declared));
@@ -30,7 +30,7 @@ export async function declare(options: DeclareFlags): Promise<undefined> {
 
 export async function list(options: GlobalOptions & { readonly tenant: TenantId }): Promise<undefined> {
   const { tenant } = options;
-  const found = await open(options, async (db) => ({
+  const found = await withNode(options, async (db) => ({
     declared: await db.subjects(tenant),
     erased: await db.subjectCertificates(tenant),
   }));
@@ -62,7 +62,7 @@ export async function erase(options: EraseFlags): Promise<undefined> {
   // Made first: an erasure that cannot be certified to whoever asked is not begun.
   const file = reserve(path);
   try {
-    const certificate = await open(options, (db) =>
+    const certificate = await withNode(options, (db) =>
       db.eraseSubject(tenant, subject, { reason, overrideRetention, actor: actorName(options) }),
     );
     writeSync(file, certificate.note);
@@ -109,8 +109,4 @@ function read(path: string): Buffer {
   } catch (cause) {
     throw kimberliteError("invalid_argument", `${path} cannot be read`, { cause });
   }
-}
-
-function open<T>(options: GlobalOptions, work: (db: Kimberlite) => Promise<T>): Promise<T> {
-  return withInstallation(installationPaths(options.dir), work);
 }

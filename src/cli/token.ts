@@ -5,11 +5,10 @@ import type { IssuerConfig } from "../auth/issuer.ts";
 import type { PublicJwk } from "../auth/jwk.ts";
 import type { TenantRole } from "../auth/principal.ts";
 import { kimberliteError } from "../errors.ts";
-import type { Kimberlite } from "../kimberlite.ts";
 import { Duration } from "../tenant/duration.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
-import type { GlobalOptions, RecordedOptions } from "./arguments.ts";
-import { installationPaths, recorded, withInstallation } from "./installation.ts";
+import type { RecordedOptions } from "./arguments.ts";
+import { recorded } from "./installation.ts";
 import { withNode } from "./open-node.ts";
 import { escapeLine, formatTime, renderTable, toJson } from "./render.ts";
 
@@ -91,7 +90,7 @@ export async function registerIssuer(options: IssuerFlags): Promise<undefined> {
     ...(maxRole === undefined ? {} : { maxRole }),
     ...(defaultRole === undefined ? {} : { defaultRole }),
   };
-  const registered = await open(options, (db) => db.registerIssuer(tenant, config, recorded(options)));
+  const registered = await withNode(options, (db) => db.registerIssuer(tenant, config, recorded(options)));
   console.log(
     options.json === true
       ? toJson(registered)
@@ -100,7 +99,7 @@ export async function registerIssuer(options: IssuerFlags): Promise<undefined> {
 }
 
 export async function listIssuers(options: IssuerFlags): Promise<undefined> {
-  const issuers = await open(options, (db) => db.listIssuers(options.tenant));
+  const issuers = await withNode(options, (db) => db.listIssuers(options.tenant));
   if (options.json === true) return void console.log(toJson(issuers));
   const rows = issuers.map((one) => [one.issuer, one.audience, one.maxRole, one.jwksUri ?? "given keys"]);
   console.log(
@@ -115,7 +114,7 @@ export async function listIssuers(options: IssuerFlags): Promise<undefined> {
 
 export async function removeIssuer(options: IssuerFlags): Promise<undefined> {
   const { tenant, issuer } = options;
-  await open(options, (db) => db.removeIssuer(tenant, issuer, recorded(options)));
+  await withNode(options, (db) => db.removeIssuer(tenant, issuer, recorded(options)));
   const removed = { tenant, issuer };
   console.log(
     options.json === true ? toJson(removed) : `tokens of ${escapeLine(issuer)} open nothing any more`,
@@ -144,8 +143,4 @@ function stateOf({ revokedAtUs, expiresAtUs }: ApiKeyDescription): string {
 
 function usedAt({ lastUsedAtUs }: ApiKeyDescription): string {
   return lastUsedAtUs === undefined ? "never" : formatTime(lastUsedAtUs);
-}
-
-function open<T>(options: GlobalOptions, work: (db: Kimberlite) => Promise<T>): Promise<T> {
-  return withInstallation(installationPaths(options.dir), work);
 }

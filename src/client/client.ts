@@ -38,7 +38,7 @@ export type ReportedJob = Calls["jobs.describe"]["answer"];
 /** How work that takes long is waited for. */
 export interface RunOptions extends CallOptions {
   readonly onProgress?: (progress: NonNullable<ReportedJob["progress"]>) => void;
-  /** How often it is looked at; every second unless given. */
+  /** How often it is looked at in the end; every second unless given. */
   readonly lookEveryMs?: number;
 }
 
@@ -51,6 +51,7 @@ export interface CallInput {
 
 const DEFAULT_RETRIES = 4;
 const FIRST_PAUSE_MS = 100;
+const FIRST_LOOK_MS = 25;
 const LONGEST_PAUSE_MS = 10_000;
 
 export class KimberliteClient {
@@ -93,9 +94,9 @@ export class KimberliteClient {
     const place = response.headers.get("location");
     if (response.status !== 202 || place === null) return (await response.json()) as Calls[Id]["answer"];
     let job = (await response.json()) as ReportedJob;
-    while (job.state === "running") {
+    for (let pauseMs = FIRST_LOOK_MS; job.state === "running"; pauseMs *= 2) {
       if (job.progress !== undefined) onProgress?.(job.progress);
-      await pause(lookEveryMs, rest.signal);
+      await pause(Math.min(pauseMs, lookEveryMs), rest.signal);
       job = (await (await this.#send(["GET", place], {}, rest)).json()) as ReportedJob;
     }
     if (job.problem !== undefined) throw toKnownError(job.problem as Problem, "internal");
