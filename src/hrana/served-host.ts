@@ -57,6 +57,8 @@ export interface RequestEnd {
 export interface ConnectionSocket {
   /** True once it is closing or closed. */
   readonly destroyed: boolean;
+  /** Bytes that were written and that the other side did not take yet. */
+  readonly writableLength: number;
   once(event: "close", listener: () => void): unknown;
   destroy(): unknown;
 }

@@ -27,6 +27,11 @@ const Limits = Type.Object(
     maxBodyBytes: Count(16 * 2 ** 20, "most bytes of a request's body, or of a message"),
     maxHeaderBytes: Count(16 * 2 ** 10, "most bytes of a request's headers"),
     maxUnreadBytes: Count(16 * 2 ** 20, "most bytes that wait for a client that does not read"),
+    maxUnreadBytesPerTenant: Count(
+      256 * 2 ** 20,
+      "most bytes that wait on all connections of one tenant; past that those that read least are closed",
+    ),
+    maxUnreadBytesInAll: Count(2 ** 30, "most bytes that wait on all connections together"),
     maxConnections: Count(10_000, "connections; more are answered 503"),
     maxConnectionsPerTenant: Count(2_000, "connections of one tenant; more are answered 429"),
     maxRequestsPerConnection: Count(

@@ -57,6 +57,8 @@ export class Exchange {
 
 interface Connection {
   requests: number;
+  /** Bytes that waited at the last look. */
+  unread: number;
   readonly underWay: Set<Exchange>;
   readonly tenants: Set<bigint>;
 }
@@ -82,7 +84,12 @@ export class Connections {
   /** Counts a connection from now on until it closes; one that has closed is not. */
   add(socket: ConnectionSocket): void {
     if (socket.destroyed || this.#open.has(socket)) return;
-    this.#open.set(socket, { requests: 0, underWay: new Set(), tenants: new Set() });
+    this.#open.set(socket, {
+      requests: 0,
+      unread: Number.POSITIVE_INFINITY,
+      underWay: new Set(),
+      tenants: new Set(),
+    });
     socket.once("close", () => this.#remove(socket));
   }
 
@@ -127,6 +134,24 @@ export class Connections {
     this.#ofTenant.set(tenant, held + 1);
   }
 
+  /**
+   * Looks at what waits for clients that do not read, and ends connections until it is within the bounds again: those
+   * first that took nothing since the last look, and of them those for which the most waits.
+   *
+   * @returns how many were ended
+   */
+  cutUnread(bounds: { readonly perTenant: number; readonly inAll: number }): number {
+    const { perTenant, inAll } = bounds;
+    const waiting: Waiting[] = [];
+    for (const [socket, connection] of this.#open) {
+      const bytes = socket.writableLength;
+      if (bytes > 0)
+        waiting.push({ socket, bytes, stalled: bytes >= connection.unread, of: connection.tenants });
+      connection.unread = bytes === 0 ? Number.POSITIVE_INFINITY : bytes;
+    }
+    return decideCuts(waiting, { perTenant, inAll }).map((socket) => socket.destroy()).length;
+  }
+
   /** Ends every connection, also those that have become WebSockets. */
   destroyAll(): void {
     for (const socket of this.#open.keys()) socket.destroy();
@@ -150,4 +175,37 @@ export class Connections {
       else this.#ofTenant.set(tenant, left);
     }
   }
+}
+
+/** A connection on which something waits. */
+export interface Waiting {
+  readonly socket: ConnectionSocket;
+  readonly bytes: number;
+  /** True if its client took nothing since the last look. */
+  readonly stalled: boolean;
+  readonly of: ReadonlySet<bigint>;
+}
+
+/** Which of them have to end so that what waits is within the bounds. */
+export function decideCuts(
+  waiting: readonly Waiting[],
+  bounds: { readonly perTenant: number; readonly inAll: number },
+): ConnectionSocket[] {
+  const ofTenant = new Map<bigint, number>();
+  let all = 0;
+  for (const { bytes, of } of waiting) {
+    all += bytes;
+    for (const tenant of of) ofTenant.set(tenant, (ofTenant.get(tenant) ?? 0) + bytes);
+  }
+  const isOver = (tenant: bigint): boolean => (ofTenant.get(tenant) ?? 0) > bounds.perTenant;
+  if (all <= bounds.inAll && ![...ofTenant.keys()].some(isOver)) return [];
+  const worstFirst = waiting.toSorted((a, b) => Number(b.stalled) - Number(a.stalled) || b.bytes - a.bytes);
+  const cut: ConnectionSocket[] = [];
+  for (const { socket, bytes, of } of worstFirst) {
+    if (all <= bounds.inAll && ![...of].some(isOver)) continue;
+    cut.push(socket);
+    all -= bytes;
+    for (const tenant of of) ofTenant.set(tenant, (ofTenant.get(tenant) ?? 0) - bytes);
+  }
+  return cut;
 }

@@ -28,6 +28,7 @@ import { sessionTelemetry } from "./session-telemetry.ts";
 import type { ServerConfig, ServerSettings } from "./settings.ts";
 import { registerTelemetry } from "./telemetry.ts";
 import { loadTls, TlsReloader, type TlsSettings } from "./tls.ts";
+import { boundUnread } from "./unread.ts";
 
 export interface ServerOptions {
   readonly db: Kimberlite;
@@ -100,6 +101,7 @@ export class Server implements AsyncDisposable {
     registerTelemetry(app, { authenticator, metrics, openMetrics: open, log });
     const shedding = new LoadShedding(config.limits, options.clock ?? systemClock);
     shedding.register(app);
+    boundUnread(app, connections, config.limits);
     const host: ServedHost = {
       ...makeHost(options, { config, connections, randomness, draining: drain.signal }),
       ...sessionTelemetry({ authenticator, metrics, log }),

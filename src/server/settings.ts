@@ -14,6 +14,8 @@ export interface ServerLimits {
   readonly maxBodyBytes: number;
   readonly maxHeaderBytes: number;
   readonly maxUnreadBytes: number;
+  readonly maxUnreadBytesPerTenant: number;
+  readonly maxUnreadBytesInAll: number;
   readonly maxConnections: number;
   readonly maxConnectionsPerTenant: number;
   readonly maxRequestsPerConnection: number;

@@ -2,6 +2,7 @@
 import { expect, it } from "vitest";
 import { kimberliteError } from "../../src/errors.ts";
 import { rateLimitHeaders } from "../../src/quota/rate-limit-headers.ts";
+import { decideCuts, type Waiting } from "../../src/server/connections.ts";
 import { TenantId } from "../../src/tenant/tenant-id.ts";
 import { apiOf } from "./api.ts";
 import { openSocket } from "./raw.ts";
@@ -204,4 +205,65 @@ it("a node whose event loop lags turns requests away, and takes them again when 
   expect((await fetch(`${served.url}/healthz`)).status).toBe(200);
   clearInterval(lag);
   await expect.poll(ask, { timeout: 20_000 }).toBe(401);
+});
+
+it("what waits for clients that do not read is bounded for each tenant, and costs no other a connection", async () => {
+  const big = Buffer.alloc(32 * 2 ** 20, "x");
+  await using served = await startServed({
+    settings: { port: 0, metrics: { open: true }, limits: { maxUnreadBytesPerTenant: 40 * 2 ** 20 } },
+    register: (app, host) => {
+      app.get("/big", async (request, reply) => {
+        const bearer = request.headers.authorization?.replace(/^Bearer /, "");
+        const origin = { remoteAddress: request.ip, requestId: request.id };
+        host.holdConnection(await host.authenticate(bearer, origin), request.raw.socket);
+        return reply.type("text/plain").send(big);
+      });
+    },
+  });
+  const ask = async (token: string): Promise<Awaited<ReturnType<typeof openSocket>>> => {
+    const socket = await openSocket(served);
+    socket.on("error", () => undefined);
+    socket.pause();
+    socket.write(`GET /big HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\n\r\n`);
+    return socket;
+  };
+  const other = await ask("2:reader");
+  const held = await Promise.all(Array.from({ length: 8 }, () => ask("1:reader")));
+  const connections = async (): Promise<number> => {
+    const text = await (await fetch(`${served.url}/metrics`)).text();
+    return Number(/^kimberlite_connections (\d+)$/m.exec(text)?.[1]);
+  };
+  // The other's, the one that asks, and of eight as many as fit.
+  await expect.poll(connections, { timeout: 20_000 }).toBeLessThanOrEqual(4);
+  let bytes = 0;
+  other.on("data", (piece: Buffer) => {
+    bytes += piece.length;
+  });
+  other.resume();
+  await expect.poll(() => bytes, { timeout: 20_000 }).toBeGreaterThan(big.length);
+  for (const socket of [...held, other]) socket.destroy();
+});
+
+it("those are closed first that took nothing, and of them those for which the most waits", () => {
+  const connection = (bytes: number, of: bigint, stalled: boolean): Waiting => ({
+    socket: { destroyed: false, writableLength: bytes, once: () => undefined, destroy: () => undefined },
+    bytes,
+    stalled,
+    of: new Set([of]),
+  });
+  const [reads, small, large] = [
+    connection(90, 1n, false),
+    connection(20, 1n, true),
+    connection(50, 1n, true),
+  ];
+  const other = connection(70, 2n, true);
+  const cut = (perTenant: number, inAll: number): number[] =>
+    decideCuts([reads, small, large, other], { perTenant, inAll }).map(
+      ({ writableLength }) => writableLength,
+    );
+  expect(cut(1_000, 1_000)).toEqual([]);
+  expect(cut(120, 1_000)).toEqual([50]);
+  expect(cut(100, 1_000)).toEqual([50, 20]);
+  expect(cut(80, 1_000)).toEqual([50, 20, 90]);
+  expect(cut(1_000, 200)).toEqual([70]);
 });
