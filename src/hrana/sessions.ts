@@ -19,7 +19,15 @@ export function openSession(host: ServedHost, caller: TenantPrincipal, about: Se
   const { limits, origin, stands } = about;
   const { transactionTimeLimitMs, busyTimeoutMs, maxResultBytes } = limits;
   const common = { actor: caller.actor, correlationId: origin.requestId, maxResultBytes, stands };
-  if (caller.grant !== undefined) return host.db.sharedSession(caller.tenant, caller.grant, common);
+  if (caller.grant !== undefined) {
+    try {
+      return host.db.sharedSession(caller.tenant, caller.grant, common);
+    } catch (error) {
+      // A token may name any grant; that it named none of its tenant's is for the tenant to know.
+      host.noteRefusal(caller, "shared.read", origin);
+      throw error;
+    }
+  }
   return host.db.session(caller.tenant, {
     ...common,
     access: accessOf(caller),

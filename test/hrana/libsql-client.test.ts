@@ -1,7 +1,14 @@
 /** The unmodified client of libSQL against a tenant, over HTTP and WebSocket. */
+import { execFile } from "node:child_process";
+import { symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { type Client, createClient } from "@libsql/client";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { TenantId } from "../../src/index.ts";
+import { readCheckoutFile } from "../docs/checkout.ts";
+import { scratchFolder } from "../e2e/command.ts";
 import { type Served, serve, tokenOf } from "./served.ts";
 
 let served: Served;
@@ -203,4 +210,24 @@ describe.each(["http", "ws"] as const)("over %s", (scheme) => {
     const nobody = connect(scheme, { token: "nonsense" });
     await expect(nobody.execute("SELECT 1")).rejects.toMatchObject({ code: "unauthenticated" });
   });
+});
+
+it.each(["http", "ws"])("docs/hrana.md runs as written, over %s", async (scheme) => {
+  const page = readCheckoutFile("docs/hrana.md");
+  const programs = [...page.matchAll(/^```(\w+)\n([\s\S]*?)^```$/gm)];
+  // A block of another kind would have to be run too.
+  expect(programs.map(([, language]) => language)).toEqual(["ts"]);
+  const program = programs[0]?.[2] ?? "";
+  const own = await serve();
+  const folder = scratchFolder();
+  symlinkSync(fileURLToPath(new URL("../../node_modules", import.meta.url)), join(folder, "node_modules"));
+  const path = join(folder, "page.ts");
+  const url = own.url.replace("http", scheme);
+  writeFileSync(path, program.replace('"http://127.0.0.1:8080"', JSON.stringify(url)));
+  const { stdout } = await promisify(execFile)(process.execPath, ["--no-warnings", path], {
+    env: { ...process.env, TOKEN: tokenOf(1) },
+  });
+  const shown = [...program.matchAll(/\/\/ shows: (.*)$/gm)].map(([, text]) => text);
+  expect(stdout.trim().split("\n")).toEqual(shown);
+  await own.close();
 });

@@ -27,7 +27,7 @@ afterAll(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** A token that the server's authenticator takes: it says what it stands for. `name~2` is another of the same actor. */
+/** A token that the server's authenticator takes: it says what it stands for. `name~2` is another of the same actor, `grant_x` is of grant x. */
 export function tokenOf(tenant: number, role: TenantRole = "admin", name = "test"): string {
   return `t${tenant}.${role}.${name}`;
 }
@@ -53,6 +53,7 @@ export class TokenBook implements Authenticator {
       kind: "tenant",
       tenant: TenantId(match[1] as string),
       role: match[2] as TenantRole,
+      ...(match[3]?.startsWith("grant_") === true ? { grant: match[3].slice("grant_".length) } : {}),
       actor: `test:${match[3]}`,
       credential: { kind: "api_key", id: bearer },
     };

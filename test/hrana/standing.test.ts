@@ -176,12 +176,18 @@ describe("what is refused", () => {
     await post("/v3/pipeline", execute("DROP TABLE t"), tokenOf(1, "writer", "will"));
     const batch = { steps: [{ stmt: { sql: "CREATE TABLE x (a)" } }] };
     await post("/v3/pipeline", { requests: [{ type: "batch", batch }] }, tokenOf(1, "writer", "walt"));
+    for (const grant of ["grant_0123456789abcdef0123456789abcdef", "grant___proto__"]) {
+      const refused = await post("/v3/pipeline", execute("SELECT 1"), tokenOf(1, "reader", grant));
+      expect(refused.status).toBe(404);
+    }
     expect(noted).toEqual([
       expect.stringMatching(/^test:test /),
       expect.stringMatching(/^test:wrong /),
       "test:rita sql.write",
       "test:will sql.schema",
       "test:walt sql.schema",
+      "test:grant_0123456789abcdef0123456789abcdef shared.read",
+      "test:grant___proto__ shared.read",
     ]);
   });
 
