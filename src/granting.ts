@@ -244,7 +244,7 @@ async function sharedNow(engine: TenantEngine, terms: GrantTerms): Promise<Share
   const snapshot = await engine.snapshot();
   const shape = (() => {
     try {
-      return readShape(snapshot, row.name);
+      return readShape(snapshot, row);
     } finally {
       snapshot.close();
     }

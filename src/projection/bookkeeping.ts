@@ -184,6 +184,14 @@ export class Bookkeeping {
     );
   }
 
+  /** Counts that a table lost a column, or calls one otherwise: where an event stream counts its items. */
+  narrowTable(name: string): void {
+    this.#run(
+      "UPDATE main._kimberlite_streams SET next_offset = next_offset + 1 WHERE name = ? AND dropped = 0 AND kind = 'table'",
+      name,
+    );
+  }
+
   dropStream(id: number): void {
     this.#run("UPDATE main._kimberlite_streams SET dropped = 1 WHERE id = ?", id);
   }

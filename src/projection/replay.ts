@@ -14,7 +14,15 @@ import type { Connection } from "./connection.ts";
 import { documentsOf, externalContentTables, type FullTextTable, settingsOf } from "./full-text.ts";
 import type { SqliteStatement } from "./sqlite.ts";
 import { fromSqlite, isSqliteError } from "./sqlite-error.ts";
-import { keyCondition, listTables, quoteName, readTable, type TableShape } from "./tables.ts";
+import {
+  columnsByTable,
+  keyCondition,
+  listTables,
+  narrowedTables,
+  quoteName,
+  readTable,
+  type TableShape,
+} from "./tables.ts";
 
 type RowChange = Extract<Change, { kind: "row" }>;
 
@@ -24,6 +32,7 @@ interface Appliers {
   readonly keyed: boolean;
 }
 
+const ALTER = /\balter\b/i;
 /** The text of a schema change that says: from here to the end of the record they were made without foreign keys. */
 export const FOREIGN_KEYS_OFF = "-- foreign keys are off from here";
 
@@ -140,9 +149,12 @@ export class Replayer {
     }
     // DROP TABLE of a parent acts on its children without firing triggers: the same happens here.
     const { db, guard } = this.#connection;
+    const columns = ALTER.test(change.sql) ? columnsByTable(db) : undefined;
     guard.configure("foreign_keys", this.#foreignKeys);
     db.exec(change.sql);
     guard.configure("foreign_keys", false);
+    if (columns !== undefined)
+      for (const name of narrowedTables(columns, columnsByTable(db))) this.#bookkeeping.narrowTable(name);
     if (/\banalyze\b/i.test(change.sql)) this.#forgetOwnStatistics();
     this.#appliers.clear();
     this.changes += 1;

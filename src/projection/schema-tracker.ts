@@ -16,10 +16,12 @@ import type { GuardReport } from "./guard.ts";
 import { Sequences } from "./sequences.ts";
 import type { SqliteDatabase } from "./sqlite.ts";
 import {
+  columnsByTable,
   imageExpression,
   isVirtual,
   keyExpression,
   listTables,
+  narrowedTables,
   quoteName,
   readTable,
   type SchemaItem,
@@ -30,6 +32,8 @@ import {
 interface BeforeChange {
   readonly version: number;
   readonly tables: readonly SchemaItem[];
+  /** By table; of an ALTER TABLE alone. */
+  readonly columns: ReadonlyMap<string, readonly string[]>;
   readonly seen: GuardReport;
   /** Tables that have rows and that others refer to: to drop one acts on the rows of those. */
   readonly actedUpon: ReadonlySet<string>;
@@ -177,7 +181,8 @@ export class SchemaTracker {
     const { db } = this.#connection;
     const tables = listTables(db);
     const actedUpon = this.#subjectColumns.size === 0 ? NONE : tablesThatOthersReferTo(db, tables);
-    const before = { version: schemaVersion(db), tables, seen, actedUpon };
+    const columns = seen.alterTable ? columnsByTable(db) : NO_COLUMNS;
+    const before = { version: schemaVersion(db), tables, columns, seen, actedUpon };
     if (seen.alterTable) for (const stream of [...this.#capture.tables.keys()]) this.#removeTriggers(stream);
     return before;
   }
@@ -196,7 +201,11 @@ export class SchemaTracker {
     this.hasVirtualTables = tables.some(isVirtual);
     const { bindings, created } = this.#bind(before, tables);
     const changes: Change[] = [{ kind: "ddl", sql: this.#replayableText(created, sql), bindings }];
-    if (before.seen.alterTable) this.#reinstall();
+    if (before.seen.alterTable) {
+      this.#reinstall();
+      for (const name of narrowedTables(before.columns, columnsByTable(db)))
+        this.#bookkeeping.narrowTable(name);
+    }
     for (const item of created) for (const change of this.#existingRows(item)) changes.push(change);
     return { changes, changed: true, dropped: tables.length < before.tables.length };
   }
@@ -314,6 +323,7 @@ export class SchemaTracker {
 }
 
 const NONE: ReadonlySet<string> = new Set();
+const NO_COLUMNS: ReadonlyMap<string, readonly string[]> = new Map();
 
 /**
  * Replay of a DROP TABLE acts on the rows of other tables as the first run did, but not through rows of a subject that is

@@ -98,7 +98,7 @@ export class SharedReader {
     const { stream, table, shape } = this.view;
     const row = this.#bookkeeping.stream(stream);
     const present =
-      row === undefined || row.dropped || row.name !== table ? undefined : readShape(this.#owner, table);
+      row === undefined || row.dropped || row.name !== table ? undefined : readShape(this.#owner, row);
     if (present !== undefined && sameShape(shape, present)) return;
     throw kimberliteError("grant_ended", "the shared table was changed by its owner, which ended the grant");
   }

@@ -1,6 +1,7 @@
 /** Reads what is granted of a table from its projection, and whether a row predicate is one that may be granted. */
 import Database from "better-sqlite3-multiple-ciphers";
 import { kimberliteError } from "../errors.ts";
+import type { StreamRow } from "./bookkeeping.ts";
 import type { Connection } from "./connection.ts";
 import { declarationOf, type SharedShape } from "./shared-table.ts";
 import type { SqliteDatabase } from "./sqlite.ts";
@@ -13,10 +14,17 @@ interface ColumnRow {
   readonly hidden: number;
 }
 
-/** The shape of an ordinary table; undefined for one that is not there, or is a virtual table or part of one. While trusted. */
+/**
+ * Reads a table as it is now.
+ *
+ * @param stream the table's, whose count of what it lost is part of its shape
+ * While trusted.
+ *
+ * @returns the shape of an ordinary table; undefined for one that is not there, or is a virtual table or part of one
+ */
 export function readShape(
   connection: Pick<Connection, "db" | "guard">,
-  table: string,
+  { name: table, nextOffset: narrowed }: Pick<StreamRow, "name" | "nextOffset">,
 ): SharedShape | undefined {
   const { db, guard } = connection;
   const item = listTables(db).find(({ name }) => name === table);
@@ -30,6 +38,7 @@ export function readShape(
     withoutRowid,
     rowid: rowid ?? null,
     key: keyColumns,
+    ...(narrowed === 0n ? {} : { narrowed: Number(narrowed) }),
     columns: columns.map(({ name, type, hidden }) => ({
       name,
       type,

@@ -2,7 +2,7 @@
  * A table as it is shared: which of its columns and rows, and how the reader's own database declares it.
  *
  * Decisions alone. The shape of a table when it was granted is kept with the grant: columns added behind are not shared,
- * and any other change of it is a change of what was granted (`sameShape`).
+ * and any other change of it is a change of what was granted (`sameShape`), also one that was undone since.
  */
 import type { SharedOffer } from "./guard.ts";
 import { quoteName } from "./tables.ts";
@@ -25,6 +25,8 @@ export interface SharedShape {
   /** Names the columns of the primary key of a WITHOUT ROWID table, in key order. */
   readonly key: readonly string[];
   readonly columns: readonly ColumnShape[];
+  /** How often it lost a column or renamed one; absent for never. */
+  readonly narrowed?: number;
 }
 
 /** What of a table is shared. */

@@ -142,3 +142,25 @@ export function keyCondition(table: TableShape): string {
     .map((column, index) => `${quoteName(column)} = kimberlite_col(@key, ${index})`)
     .join(" AND ");
 }
+
+/** The columns of every ordinary table, in their order. */
+export function columnsByTable(db: SqliteDatabase): ReadonlyMap<string, readonly string[]> {
+  const tables = listTables(db).filter((item) => !isVirtual(item));
+  return new Map(
+    tables.map(({ name }) => {
+      const columns = db.pragma(`main.table_xinfo(${quoteName(name)})`) as { readonly name: string }[];
+      return [name, columns.map((column) => column.name)];
+    }),
+  );
+}
+
+/** Tables that a change left under their name, and that lost a column by it or call one otherwise. */
+export function narrowedTables(
+  before: ReadonlyMap<string, readonly string[]>,
+  after: ReadonlyMap<string, readonly string[]>,
+): string[] {
+  return [...before].flatMap(([table, columns]) => {
+    const now = after.get(table);
+    return now === undefined || columns.every((column, index) => now[index] === column) ? [] : [table];
+  });
+}

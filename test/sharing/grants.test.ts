@@ -137,6 +137,18 @@ describe("the end of a grant", () => {
     ],
     ["robbed of a column", ["ALTER TABLE patients DROP COLUMN dose"]],
     [
+      "robbed of its last column, which is added again alike",
+      ["ALTER TABLE patients DROP COLUMN dose", "ALTER TABLE patients ADD COLUMN dose REAL"],
+    ],
+    [
+      "given another column under its last one's name, and all names back",
+      [
+        "ALTER TABLE patients RENAME COLUMN dose TO x",
+        "ALTER TABLE patients ADD COLUMN dose REAL",
+        "ALTER TABLE patients DROP COLUMN x",
+      ],
+    ],
+    [
       "given other names for its columns",
       [
         "ALTER TABLE patients RENAME COLUMN dose TO x",
@@ -156,6 +168,22 @@ describe("the end of a grant", () => {
     expect(await codeOf(hospitals.query(COUNT))).toBe("grant_ended");
     expect((await hospitals.db.listGrants(OWNER))[0]).toMatchObject({ state: "ended" });
     expect(await told(OWNER)).toContain("grant.end done");
+  });
+
+  it("comes with a column that is gone and back within one transaction, also when the table is rebuilt meanwhile", async () => {
+    const { db } = hospitals;
+    await hospitals.grant();
+    const swap = ["ALTER TABLE patients DROP COLUMN dose", "ALTER TABLE patients ADD COLUMN dose REAL"];
+    await db.transaction(OWNER, swap);
+    await db.rebuildProjection(OWNER);
+    expect(await codeOf(hospitals.query(COUNT))).toBe("grant_ended");
+    // One that is made afterwards stands, through another rebuild too.
+    await hospitals.grant();
+    await db.rebuildProjection(OWNER);
+    expect(await hospitals.query(COUNT)).toEqual([{ n: 50 }]);
+    // What is rolled back was never gone.
+    await expect(db.transaction(OWNER, [...swap, "SELECT nothing"])).rejects.toThrow();
+    expect(await hospitals.query(COUNT)).toEqual([{ n: 50 }]);
   });
 
   it("does not come when a column is added, which is not shared", async () => {
