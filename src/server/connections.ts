@@ -3,7 +3,8 @@
  *
  * A connection is its tenant's from the first request that was authenticated on it; one that speaks for several tenants
  * in turn, as a proxy does, counts for each. Kept: what has ended is counted no more, also where it ended before it was
- * known whose it is, or while its request stood in line behind another's answer.
+ * known whose it is, or while its request stood in line behind another's answer; and whoever only holds connections, without
+ * a credential, keeps out nobody: when there is no room, the one of nobody's that has waited longest is closed.
  */
 import { kimberliteError } from "../errors.ts";
 import type { ConnectionSocket } from "../hrana/served-host.ts";
@@ -67,6 +68,8 @@ export class Connections {
   readonly #limits: ConnectionLimits;
   readonly #open = new Map<ConnectionSocket, Connection>();
   readonly #ofTenant = new Map<bigint, number>();
+  /** Those of nobody's on which no request is under way, the longest so first. */
+  readonly #nobodys = new Set<ConnectionSocket>();
 
   constructor(limits: ConnectionLimits) {
     this.#limits = limits;
@@ -84,6 +87,8 @@ export class Connections {
   /** Counts a connection from now on until it closes; one that has closed is not. */
   add(socket: ConnectionSocket): void {
     if (socket.destroyed || this.#open.has(socket)) return;
+    if (this.#open.size >= this.#limits.maxConnections) this.#makeRoom();
+    this.#nobodys.add(socket);
     this.#open.set(socket, {
       requests: 0,
       unread: Number.POSITIVE_INFINITY,
@@ -105,9 +110,12 @@ export class Connections {
     }
     connection.requests += 1;
     connection.underWay.add(exchange);
+    this.#nobodys.delete(socket);
     // An answer that stands in line behind another's says nothing when its connection closes.
     exchanged.answer.once("close", () => {
       connection.underWay.delete(exchange);
+      const waits = connection.underWay.size === 0 && this.#open.has(socket);
+      if (waits && connection.tenants.size === 0) this.#nobodys.add(socket);
       exchange.end();
     });
     return exchange;
@@ -131,6 +139,7 @@ export class Connections {
       });
     }
     tenants.add(tenant);
+    this.#nobodys.delete(socket);
     this.#ofTenant.set(tenant, held + 1);
   }
 
@@ -165,9 +174,17 @@ export class Connections {
     }
   }
 
+  #makeRoom(): void {
+    const [longest] = this.#nobodys;
+    if (longest === undefined) return;
+    this.#nobodys.delete(longest);
+    longest.destroy();
+  }
+
   #remove(socket: ConnectionSocket): void {
     const connection = this.#open.get(socket);
     this.#open.delete(socket);
+    this.#nobodys.delete(socket);
     for (const exchange of connection?.underWay ?? []) exchange.end();
     for (const tenant of connection?.tenants ?? []) {
       const left = (this.#ofTenant.get(tenant) ?? 1) - 1;

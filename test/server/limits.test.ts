@@ -95,7 +95,9 @@ it("connections of one tenant are bounded, and all of them together are told to 
   expect(await ask("1:reader")).toBe("429");
   expect(await ask("2:reader")).toBe("200");
   expect(await ask("2:reader")).toBe("200");
-  expect(await ask("2:reader")).toBe("503");
+  // In the place of the one that was refused.
+  expect(await ask("2:reader")).toBe("200");
+  expect(await ask("3:reader")).toBe("503");
   for (const socket of sockets) socket.destroy();
   await expect.poll(() => ask("1:reader")).toBe("200");
   for (const socket of sockets) socket.destroy();
@@ -266,4 +268,30 @@ it("those are closed first that took nothing, and of them those for which the mo
   expect(cut(100, 1_000)).toEqual([50, 20]);
   expect(cut(80, 1_000)).toEqual([50, 20, 90]);
   expect(cut(1_000, 200)).toEqual([70]);
+});
+
+it("connections of nobody's keep out nobody, however many there are", async () => {
+  await using served = await startServed({ settings: { port: 0, limits: { maxConnections: 6 } } });
+  const ask = async (socket: Awaited<ReturnType<typeof openSocket>>, bearer: string): Promise<string> => {
+    socket.write(`GET /v1/whoami HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${bearer}\r\n\r\n`);
+    return new Promise((resolve) => {
+      socket.once("data", (data: Buffer) => resolve(data.toString("latin1").slice(9, 12)));
+      socket.once("close", () => resolve("closed"));
+    });
+  };
+  const early = await openSocket(served);
+  expect(await ask(early, "1:reader")).toBe("200");
+  const held = [];
+  for (let n = 0; n < 30; n += 1) {
+    const socket = await openSocket(served);
+    socket.on("error", () => undefined).resume();
+    held.push(socket);
+    // Some say nothing, the others something without a right to.
+    if (n % 2 === 0) socket.write("GET /v1/whoami HTTP/1.1\r\nHost: x\r\n\r\n");
+    const late = await openSocket(served);
+    expect(await ask(late, "2:reader"), `after ${n}`).toBe("200");
+    late.destroy();
+  }
+  expect(await ask(early, "1:reader")).toBe("200");
+  for (const socket of [...held, early]) socket.destroy();
 });
