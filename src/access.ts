@@ -26,7 +26,7 @@ import { parseContext } from "./operations.ts";
 import { FIRST_USER_STREAM } from "./projection/bookkeeping.ts";
 import { parseCount, parseOptions } from "./tenant/call-options.ts";
 import { Duration } from "./tenant/duration.ts";
-import type { TenantId } from "./tenant/tenant-id.ts";
+import { SYSTEM_TENANT, type TenantId } from "./tenant/tenant-id.ts";
 
 /** A key to make. */
 export interface KeyRequest extends GovernanceOptions {
@@ -319,8 +319,9 @@ export class Access implements Credentials {
     options: GovernanceOptions,
     about: { readonly tenant?: TenantId; readonly detail: AuditDetail },
   ): AuditEvent {
-    const { actor, correlationId } = parseContext(options);
-    return { action, outcome: "done", actor, correlationId, ...about };
+    const { tenant, detail } = about;
+    const { tenant: _, ...event } = governanceEvent(SYSTEM_TENANT, { action, options, detail });
+    return { ...event, ...(tenant === undefined ? {} : { tenant }) };
   }
 
   /** Nothing was ever in it, and nobody ever had a credential of it. @throws `not_authorized` */

@@ -11,7 +11,7 @@ import { recordAudit } from "./audit/audit-stream.ts";
 import type { RefusedErasure } from "./directory/catalogue.ts";
 import { KimberliteError, kimberliteError } from "./errors.ts";
 import type { NodeState } from "./node-state.ts";
-import { type OperationOptions, parseContext } from "./operations.ts";
+import { type OperationOptions, parseAddress, parseContext } from "./operations.ts";
 import { requireAllowedChange } from "./retention/retention.ts";
 import type { Duration } from "./tenant/duration.ts";
 import {
@@ -57,7 +57,16 @@ interface Change {
 export function governanceEvent(tenant: TenantId, { action, options, detail }: Change): AuditEvent {
   const { actor, correlationId } = parseContext(options);
   const reason = options?.reason === undefined ? undefined : parseReason(options.reason);
-  return { action, outcome: "done", actor, reason, correlationId, tenant, detail };
+  return { action, outcome: "done", actor, reason, correlationId, tenant, detail: placed(detail, options) };
+}
+
+/** With where the call came from, if that is known. */
+function placed(
+  detail: AuditDetail | undefined,
+  options: OperationOptions | undefined,
+): AuditDetail | undefined {
+  const address = parseAddress(options);
+  return address === undefined ? detail : { ...detail, address };
 }
 
 /** The event of a rotation, recorded before it takes effect in the tenant's own stream. @throws `invalid_argument` */
@@ -67,7 +76,15 @@ export function keyEvent(
 ): AuditEvent {
   const { actor, correlationId } = parseContext(options);
   const reason = options?.reason === undefined ? undefined : parseReason(options.reason);
-  return { action, outcome: "began", actor, reason, correlationId };
+  const detail = placed(undefined, options);
+  return {
+    action,
+    outcome: "began",
+    actor,
+    reason,
+    correlationId,
+    ...(detail === undefined ? {} : { detail }),
+  };
 }
 
 /** What stands in the way of the whole node, and not of one tenant. */

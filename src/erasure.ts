@@ -29,7 +29,7 @@ import { signCheckpoint } from "./log/checkpoint.ts";
 import { listSegments, logFolder } from "./log/segment.ts";
 import { type VerifyReport, verifyLog } from "./log/verify.ts";
 import type { NodeState } from "./node-state.ts";
-import { type OperationOptions, parseContext } from "./operations.ts";
+import { type OperationOptions, parseAddress, parseContext } from "./operations.ts";
 import { projectionFolder } from "./pipeline/projection-base.ts";
 import { lastBlockUs, youngestDataUs } from "./pipeline/youngest-data.ts";
 import { scrubFreedMemory } from "./projection/scrub.ts";
@@ -334,7 +334,9 @@ function parseRequest(options: EraseOptions): EraseRequest {
     if (typeof flag !== "boolean") throw kimberliteError("invalid_argument", "a flag is true or false");
   }
   const { actor, correlationId } = parseContext(given);
+  const address = parseAddress(given);
   return {
+    ...(address === undefined ? {} : { address }),
     reason: parseReason(given.reason),
     actor,
     overrideRetention,

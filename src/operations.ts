@@ -42,6 +42,8 @@ export interface OperationOptions {
   /** 1 to 255 characters; "local" unless given. */
   readonly actor?: string;
   readonly correlationId?: string;
+  /** Network address that an operator's or admin's call came from, for the audit record; up to 255 characters. */
+  readonly address?: string;
 }
 
 export interface TransactionOptions extends OperationOptions {
@@ -118,6 +120,16 @@ export function parseContext(options?: OperationOptions): CallContext {
     }
   }
   return { actor, correlationId };
+}
+
+/** Where the call came from. @throws `invalid_argument` */
+export function parseAddress(options?: OperationOptions): string | undefined {
+  const { address } = parseOptions(options);
+  if (address === undefined) return undefined;
+  if (typeof address === "string" && address !== "" && address.length <= 255 && address.isWellFormed()) {
+    return address;
+  }
+  throw kimberliteError("invalid_argument", "address is 1 to 255 characters");
 }
 
 export function toExecuteResult(result: StatementResult, offset: bigint | undefined): ExecuteResult {

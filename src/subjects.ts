@@ -31,7 +31,7 @@ import { isHollow, openBlock } from "./log/block.ts";
 import { signCheckpoint } from "./log/checkpoint.ts";
 import { decodeRecord } from "./log/record.ts";
 import type { NodeState } from "./node-state.ts";
-import { type OperationOptions, parseContext } from "./operations.ts";
+import { type OperationOptions, parseAddress, parseContext } from "./operations.ts";
 import type { LaneTransaction } from "./pipeline/lane-transaction.ts";
 import { findBase } from "./pipeline/projection-base.ts";
 import type { TenantEngine } from "./pipeline/tenant-engine.ts";
@@ -68,6 +68,7 @@ export interface EraseSubjectOptions extends OperationOptions {
 interface EraseRequest {
   readonly actor: string;
   readonly correlationId?: string;
+  readonly address?: string;
   readonly reason: string;
   readonly overrideRetention: boolean;
 }
@@ -389,7 +390,9 @@ function parseRequest(options: EraseSubjectOptions): EraseRequest {
   if (typeof overrideRetention !== "boolean")
     throw kimberliteError("invalid_argument", "overrideRetention is true or false");
   const { actor, correlationId } = parseContext(given);
+  const address = parseAddress(given);
   return {
+    ...(address === undefined ? {} : { address }),
     actor,
     overrideRetention,
     reason: parseReason(given.reason),

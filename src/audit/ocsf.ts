@@ -73,7 +73,10 @@ export function toOcsf(entry: AuditEntry, source: OcsfSource): Readonly<Record<s
     ...(entry.code === undefined ? {} : { status_code: entry.code }),
     ...(entry.reason === undefined ? {} : { message: entry.reason }),
     actor: { user: { name: entry.actor } },
-    ...(kind === AUTHENTICATION ? { user: { name: entry.actor } } : apiOf(entry)),
+    src_endpoint: sourceOf(entry),
+    ...(kind === AUTHENTICATION
+      ? { user: { name: entry.actor }, service: { name: "Kimberlite" } }
+      : apiOf(entry)),
     metadata: {
       version: OCSF_VERSION,
       product: { name: "Kimberlite", vendor_name: "Kimberlite", version: source.productVersion },
@@ -96,6 +99,12 @@ function severityOf(action: string, refused: boolean): Readonly<Record<string, u
   if (refused) return { severity_id: 3, severity: "Medium" };
   if (SEVERE.test(action)) return { severity_id: 2, severity: "Low" };
   return { severity_id: 1, severity: "Informational" };
+}
+
+/** Required of API Activity, also of what came over no network. */
+function sourceOf({ detail }: AuditEntry): Readonly<Record<string, string>> {
+  const address = detail?.["address"];
+  return typeof address === "string" && address !== "" ? { ip: address } : { name: "in process" };
 }
 
 function apiOf(entry: AuditEntry): Readonly<Record<string, unknown>> {

@@ -147,7 +147,7 @@ function makeCall(request: FastifyRequest, { host, services }: Shared): Call {
     db: host.db,
     services,
     principal,
-    by: { actor: principal.actor, correlationId: request.id },
+    by: { actor: principal.actor, correlationId: request.id, address: request.ip },
     draining: host.draining,
     recheck: () => host.recheck(principal),
     onProgress: () => undefined,

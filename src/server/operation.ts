@@ -20,7 +20,7 @@ export interface Call {
   readonly services: Services;
   readonly principal: Principal;
   /** Who is recorded as having done it, in which request. */
-  readonly by: Required<Pick<OperationOptions, "actor" | "correlationId">>;
+  readonly by: Required<Pick<OperationOptions, "actor" | "correlationId" | "address">>;
   /** Aborted when the server goes down: work that can go on later ends. */
   readonly draining: AbortSignal;
   /** Refuses a principal that stands no more; for what outlives the check at its beginning. @throws `unauthenticated` */

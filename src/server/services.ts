@@ -16,6 +16,7 @@ export interface BackupPlaces {
 export interface RotationBy {
   readonly actor: string;
   readonly correlationId: string;
+  readonly address: string;
   readonly onProgress: (progress: RotationProgress) => void;
 }
 
