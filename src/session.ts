@@ -86,15 +86,34 @@ export class Session implements SqlSession {
     if (control !== undefined) return describeControl(control);
     if (this.#held !== undefined)
       return (await this.#step({ kind: "describe", sql })) as StatementDescription;
+    const { context, operate } = this.#ports;
+    const read = (): Promise<StatementDescription> =>
+      operate(async (engine) => (await engine.settledReader()).describe(sql));
+    const write = (): Promise<StatementDescription> =>
+      operate(
+        async (engine) => (await engine.pipeline.submit(context, (session) => session.describe(sql))).value,
+      );
     try {
-      return await this.#ports.operate(async (engine) => (await engine.settledReader()).describe(sql));
+      return await elseInLane(read, () => this.#describeHeld(sql, () => HeldRead.begin(this.#ports)));
     } catch (error) {
       if (!isWrite(error)) throw error;
+      return elseInLane(write, () => {
+        // The writer is not held for one who may not write.
+        if (this.#ports.access === "read") throw error;
+        return this.#describeHeld(sql, () => HeldTransaction.begin(this.#ports, true));
+      });
     }
-    const { context } = this.#ports;
-    return this.#ports.operate(
-      async (engine) => (await engine.pipeline.submit(context, (session) => session.describe(sql))).value,
-    );
+  }
+
+  async #describeHeld(sql: string, begin: () => Promise<Held>): Promise<StatementDescription> {
+    const held = await begin();
+    try {
+      const outcome = await held.step({ kind: "describe", sql });
+      if ("error" in outcome) throw fromLaneError(outcome.error);
+      return outcome.value as StatementDescription;
+    } finally {
+      await held.rollback();
+    }
   }
 
   async close(): Promise<void> {
@@ -349,6 +368,16 @@ export class Session implements SqlSession {
   #requireOpen(): void {
     if (this.#closed) throw kimberliteError("closed", "the session is closed");
   }
+}
+
+/** What takes longer than a moment to compile is compiled in a lane. */
+async function elseInLane<T>(here: () => Promise<T>, inLane: () => Promise<T>): Promise<T> {
+  try {
+    return await here();
+  } catch (error) {
+    if (!(error instanceof KimberliteError) || error.code !== "statement_timeout") throw error;
+  }
+  return inLane();
 }
 
 /** True for a refusal of a connection that only reads: the statement may be one that writes. */

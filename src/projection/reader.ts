@@ -68,9 +68,13 @@ export class ProjectionReader {
     return outcome(request, compiled, rows);
   }
 
-  /** What a statement that reads is; one that writes is `read_only`, also where it was only to be described. */
+  /**
+   * What a statement that reads is; one that writes is `read_only`, also where it was only to be described.
+   *
+   * @throws `statement_timeout` on the main thread for a text that takes long to compile
+   */
   describe(sql: string): StatementDescription {
-    return describeCompiled(sql, this.#compile({ sql }));
+    return describeCompiled(sql, this.#compile({ sql, timeLimitMs: this.#limits.timeLimitMs }));
   }
 
   /**

@@ -85,7 +85,11 @@ export interface WriteSession {
   /** False once SQLite rolled the whole transaction back. */
   readonly open: boolean;
   run(request: StatementRequest): StatementResult;
-  /** What a statement is; it is compiled and does not run. @throws `invalid_sql`, `unsupported_sql` */
+  /**
+   * What a statement is; it is compiled and does not run.
+   *
+   * @throws `invalid_sql`, `unsupported_sql`, on the main thread `statement_timeout` for a text that takes long to compile
+   */
   describe(sql: string): StatementDescription;
   createStream(name: string): number;
   /** Makes the stream of that reserved id where there is none yet. */
@@ -426,7 +430,7 @@ export class ProjectionWriter {
   }
 
   #describe(sql: string): StatementDescription {
-    return describeCompiled(sql, this.#compile({ sql }));
+    return describeCompiled(sql, this.#compile({ sql, timeLimitMs: this.#limits.timeLimitMs }));
   }
 
   #compile({ sql, timeLimitMs }: StatementRequest): CompiledStatement {

@@ -65,6 +65,31 @@ describe("texts that are made to be heavy", () => {
     expect(await node.rebuildDifferences(tenant)).toEqual([]);
   });
 
+  it("texts that are only to be described, to read or to write", async () => {
+    await run("CREATE VIEW d0 AS SELECT id, v FROM t");
+    for (let at = 1; at <= 8; at += 1)
+      await run(`CREATE VIEW d${at} AS SELECT a.id, b.v FROM d${at - 1} a JOIN d${at - 1} b USING (id)`);
+    const session = node.db.session(tenant);
+    const texts = [
+      "SELECT id FROM d7",
+      "SELECT id FROM d8",
+      "INSERT INTO t (v) SELECT v FROM d7",
+      `SELECT 1 ${" ".repeat(40_000)} AS n`,
+    ];
+    let longestMs = 0;
+    for (const sql of texts) {
+      const before = process.threadCpuUsage();
+      const described = await soon(session.describe(sql).catch(({ code }: { code: string }) => code));
+      const { user, system } = process.threadCpuUsage(before);
+      longestMs = Math.max(longestMs, (user + system) / 1000);
+      if (typeof described === "string") expect(described).toMatch(/^(unsupported|invalid)_sql$/);
+      else expect(described.columns).toHaveLength(sql.startsWith("INSERT") ? 0 : 1);
+    }
+    await session.close();
+    // All that this thread did for one text, however many turns it took.
+    expect(longestMs).toBeLessThan(250);
+  });
+
   it("common table expressions, each naming the one before twice", async () => {
     const text = (depth: number): string =>
       `WITH c0 AS (SELECT 1 AS x)${Array.from({ length: depth }, (_, at) => `, c${at + 1} AS (SELECT a.x FROM c${at} a, c${at} b)`).join("")} SELECT count(*) AS n FROM c${depth}`;
