@@ -84,7 +84,7 @@ export type {
   Transaction,
   TransactionOptions,
 } from "./operations.ts";
-export type { RebuildProgress } from "./pipeline/recovery.ts";
+export type { RebuildProgress } from "./pipeline/replay-into.ts";
 export type { Moment } from "./pipeline/time-travel.ts";
 export type { VerifyTenantOptions } from "./pipeline/verify-tenant.ts";
 export type { ExportProgress } from "./portability/export-tenant.ts";

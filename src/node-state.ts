@@ -30,6 +30,7 @@ import { listSegments, logFolder } from "./log/segment.ts";
 import type { NoteSigner } from "./log/signed-note.ts";
 import { type Base, DEFAULT_MAX_OPEN_TENANTS, type OpenOptions, parseOpenOptions } from "./open-options.ts";
 import { OpenTenants } from "./pipeline/open-tenants.ts";
+import { PendingBytes } from "./pipeline/pending-bytes.ts";
 import { finishReencryption, removeProjectionInForce } from "./pipeline/reencryption-mark.ts";
 import { SettleSweep } from "./pipeline/settle-sweep.ts";
 import { TenantEngine } from "./pipeline/tenant-engine.ts";
@@ -59,13 +60,13 @@ export class NodeState {
   readonly keyStore: KeyStore;
   readonly journal: Journal;
   readonly lanes: Lanes;
-  readonly sweep: SettleSweep;
   readonly masters: MasterKeyRing;
   readonly keyAnswers: KeyAnswers = new KeyAnswers();
   readonly keyCacheMs: number;
   readonly jwksPolicy: JwksPolicy;
   readonly randomness: Randomness;
   readonly #options: OpenOptions;
+  readonly #shared: SharedParts;
   readonly #unlock: () => void;
   readonly #system: SystemTenant;
   readonly #gates: Map<TenantId, QuotaGate> = new Map();
@@ -74,14 +75,13 @@ export class NodeState {
   readonly #lent: Map<TenantId, Set<TenantKeys>> = new Map();
   /** Tenants whose projection goes when they are next opened. */
   readonly #toRebuild: Set<TenantId> = new Set();
+  #closing = false;
 
   private constructor(parts: {
     readonly base: Base;
     readonly installation: Installation;
     readonly keyStore: KeyStore;
-    readonly journal: Journal;
-    readonly lanes: Lanes;
-    readonly sweep: SettleSweep;
+    readonly shared: SharedParts;
     readonly system: SystemTenant;
     readonly directory: Directory;
     readonly credentials: CredentialStore;
@@ -94,9 +94,9 @@ export class NodeState {
     this.#unlock = parts.unlock;
     this.installation = parts.installation;
     this.keyStore = parts.keyStore;
-    this.journal = parts.journal;
-    this.lanes = parts.lanes;
-    this.sweep = parts.sweep;
+    this.#shared = parts.shared;
+    this.journal = parts.shared.journal;
+    this.lanes = parts.shared.lanes;
     this.#system = parts.system;
     this.directory = parts.directory;
     this.credentials = parts.credentials;
@@ -149,10 +149,8 @@ export class NodeState {
     (await openSystemKeys(base, keyStore, present === undefined)).close();
     const journal = await Journal.open(root, disk, base.options.journalFileBytes);
     const lanes = new Lanes();
-    const sweep = new SettleSweep();
-    const system = new SystemTenant((onBroken) =>
-      openSystem(base, { keyStore, journal, lanes, sweep, onBroken }),
-    );
+    const shared = { journal, lanes, sweep: new SettleSweep(), pending: new PendingBytes() };
+    const system = new SystemTenant((onBroken) => openSystem(base, { ...shared, keyStore, onBroken }));
     try {
       const directory = await Directory.load(() => system.healthy(), base.clock);
       const credentials = await CredentialStore.load(() => system.healthy());
@@ -163,9 +161,7 @@ export class NodeState {
         base,
         installation,
         keyStore,
-        journal,
-        lanes,
-        sweep,
+        shared,
         system,
         directory,
         credentials,
@@ -305,11 +301,12 @@ export class NodeState {
   }
 
   async close(): Promise<void> {
+    this.#closing = true;
     const parts = [
       { close: () => this.tenants.closeAll() },
       { close: () => recordTime(this.directory, this.clock) },
       this.#system,
-      this.sweep,
+      this.#shared.sweep,
       this.lanes,
       this.journal,
       this.masters,
@@ -336,17 +333,24 @@ export class NodeState {
       }
       if (this.#toRebuild.delete(tenant)) removeProjectionInForce({ ...this, tenant }, keys);
       return await TenantEngine.open({
-        ...engineBase({ ...this, options: this.#options }, this),
+        ...engineBase({ ...this, options: this.#options }, this.#shared),
         tenant,
         keys,
         gate: this.gate(tenant, entry.quota),
         onFirstWrite: () => this.directory.noteFirstWrite(tenant),
+        requireGoingOn: () => this.#requireReplaying(tenant),
         onBroken: () => void this.tenants.close(tenant).catch(() => undefined),
       });
     } catch (error) {
       keys.close();
       throw error;
     }
+  }
+
+  /** Asked while a replay of the tenant's goes on: it can be gone on with later. @throws `closed`, `tenant_erasing` */
+  #requireReplaying(tenant: TenantId): void {
+    if (this.#closing) throw kimberliteError("closed", "the database is closed");
+    this.directory.requireNotErasing(tenant);
   }
 
   #keyOptions(tenant: TenantId): Parameters<MasterKeyRing["load"]>[0] {
@@ -404,6 +408,7 @@ interface SharedParts {
   readonly journal: Journal;
   readonly lanes: Lanes;
   readonly sweep: SettleSweep;
+  readonly pending: PendingBytes;
 }
 
 async function openSystem(
@@ -471,9 +476,7 @@ function engineBase(
   | "disk"
   | "clock"
   | "randomness"
-  | "journal"
-  | "lanes"
-  | "sweep"
+  | keyof SharedParts
   | "limits"
   | "dekRotateAfterBlocks"
   | "segmentMaxBytes"
@@ -484,9 +487,7 @@ function engineBase(
     disk: base.disk,
     clock: base.clock,
     randomness: base.randomness,
-    journal: shared.journal,
-    lanes: shared.lanes,
-    sweep: shared.sweep,
+    ...shared,
     limits: base.limits,
     dekRotateAfterBlocks: base.options.dekRotateAfterBlocks ?? DEFAULT_DEK_BLOCKS,
     segmentMaxBytes: base.options.logSegmentBytes,

@@ -8,7 +8,7 @@ import { KekCache } from "./keys/kek-cache.ts";
 import type { MasterKeyProvider } from "./keys/master-key.ts";
 import { MasterKeyRing, type OpenMasterKey } from "./keys/master-key-ring.ts";
 import { openMasterKey } from "./keys/master-key-uri.ts";
-import type { RebuildProgress } from "./pipeline/recovery.ts";
+import type { RebuildProgress } from "./pipeline/replay-into.ts";
 import { DEFAULT_LIMITS, type StatementLimits } from "./projection/connection.ts";
 import { TrustedClock } from "./retention/trusted-clock.ts";
 import { hasMethods, parseCallback, parseCount, parseOptions } from "./tenant/call-options.ts";

@@ -11,7 +11,8 @@ import type { TenantKeys } from "./keys/tenant-keys.ts";
 import { TenantLog } from "./log/tenant-log.ts";
 import type { NodeState } from "./node-state.ts";
 import { copyFile, findBase, projectionFolder, syncFile } from "./pipeline/projection-base.ts";
-import { type RecoveryParts, removeProjection, replayInto } from "./pipeline/recovery.ts";
+import { removeProjection } from "./pipeline/recovery.ts";
+import { type ReplayParts, replayInto } from "./pipeline/replay-into.ts";
 import { scrubSubjects } from "./projection/scrub-subjects.ts";
 import type { TenantId } from "./tenant/tenant-id.ts";
 
@@ -78,7 +79,8 @@ async function scrubBase(node: NodeState, id: TenantId, keys: TenantKeys): Promi
   disk.syncFolder(folder);
 }
 
-function partsOf(node: NodeState, tenant: TenantId, keys: TenantKeys): RecoveryParts {
-  const { root, disk, randomness, limits } = node;
-  return { tenant, root, disk, randomness, keys, limits, onProgress: () => void node.directory.get(tenant) };
+function partsOf(node: NodeState, tenant: TenantId, keys: TenantKeys): ReplayParts {
+  const { root, disk, randomness, limits, lanes } = node;
+  const requireGoingOn = (): void => void node.directory.get(tenant);
+  return { tenant, root, disk, randomness, keys, limits, lanes, requireGoingOn };
 }

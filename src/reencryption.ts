@@ -18,7 +18,7 @@ import { LogBuilder } from "./log/log-builder.ts";
 import { TenantLog } from "./log/tenant-log.ts";
 import type { NodeState } from "./node-state.ts";
 import { copyFile, findBase, nextBaseName, projectionFolder, syncFile } from "./pipeline/projection-base.ts";
-import { type RecoveryParts, removeProjection, replayInto } from "./pipeline/recovery.ts";
+import { removeProjection } from "./pipeline/recovery.ts";
 import {
   encodeReencryptionMark,
   finishReencryption,
@@ -27,6 +27,7 @@ import {
   readReencryptionMark,
   UNFINISHED_BASE,
 } from "./pipeline/reencryption-mark.ts";
+import { type ReplayParts, replayInto } from "./pipeline/replay-into.ts";
 import { refuseIfAborted, Turns } from "./portability/turns.ts";
 import { rekeyFile } from "./projection/connection.ts";
 import { isProjectionDamage } from "./projection/sqlite-error.ts";
@@ -186,7 +187,7 @@ class Reencryption {
     }
     const log = TenantLog.open({ ...this.#node.logOptions(this.#id), root: this.#node.root });
     try {
-      await replayInto(this.#recoveryParts(keys), { log, path: unfinished, key, version, untilOffset: size });
+      await replayInto(this.#replayParts(keys), { log, path: unfinished, key, version, untilOffset: size });
     } finally {
       log.close();
     }
@@ -266,7 +267,7 @@ class Reencryption {
       const { key } = keys.projectionKey(version);
       const size = this.#trimBefore;
       const base = size === 0n ? undefined : { path: this.#basePath(version), size };
-      await replayInto(this.#recoveryParts(keys), { log, path, key, base, untilOffset });
+      await replayInto(this.#replayParts(keys), { log, path, key, base, untilOffset });
     } catch (error) {
       // What was built of it is no use: the next call begins it anew.
       if (isProjectionDamage(error)) removeProjection(this.#node.disk, path);
@@ -276,11 +277,11 @@ class Reencryption {
     }
   }
 
-  #recoveryParts(keys: TenantKeys): RecoveryParts {
-    const { root, disk, randomness, limits } = this.#node;
+  #replayParts(keys: TenantKeys): ReplayParts {
+    const { root, disk, randomness, limits, lanes } = this.#node;
     // At each turn: the tenant may be erased meanwhile.
-    const onProgress = (): void => this.#requireGoingOn();
-    return { tenant: this.#id, root, disk, randomness, keys, limits, onProgress };
+    const requireGoingOn = this.#requireGoingOn;
+    return { tenant: this.#id, root, disk, randomness, keys, limits, lanes, requireGoingOn };
   }
 
   #addBlock(

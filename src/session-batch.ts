@@ -7,9 +7,10 @@
  */
 import { KimberliteError, kimberliteError } from "./errors.ts";
 import { INLINE_LIMIT_MS } from "./pipeline/commit-pipeline.ts";
+import { requestBytes } from "./pipeline/pending-bytes.ts";
 import type { SessionControl } from "./projection/sql-text.ts";
 import { resultBytes } from "./projection/values.ts";
-import type { StatementRequest, StatementResult } from "./projection/writer.ts";
+import type { StatementRequest, StatementResult, WriteSession } from "./projection/writer.ts";
 import {
   type BatchOutcome,
   type BatchStep,
@@ -47,13 +48,13 @@ export async function runAsOneJob(
   if (!isOneTransaction(steps)) return undefined;
   const { context, operate } = ports;
   let attempt: Attempt | undefined;
+  const work = (session: WriteSession): readonly BatchOutcome[] => {
+    attempt = new Attempt(ports, toRequest, (request) => session.run(request));
+    return attempt.all(steps, () => session.open);
+  };
+  const bytes = steps.reduce((sum, { statement }) => sum + requestBytes(toRequest(statement, 0)), 0);
   try {
-    const { value } = await operate((engine) =>
-      engine.pipeline.submit(context, (session) => {
-        attempt = new Attempt(ports, toRequest, (request) => session.run(request));
-        return attempt.all(steps, () => session.open);
-      }),
-    );
+    const { value } = await operate((engine) => engine.pipeline.submit(context, work, bytes));
     return value;
   } catch (error) {
     if (error instanceof Undone) return error.outcomes;

@@ -29,6 +29,7 @@ import type { StatementRequest, StatementResult, WriteSession } from "../project
 import type { TenantId } from "../tenant/tenant-id.ts";
 import { Batch, type BatchParts, type CallContext } from "./batch.ts";
 import { type LaneTransaction, OpenTransaction, withTimeLimit } from "./lane-transaction.ts";
+import { type PendingBytes, requestBytes } from "./pending-bytes.ts";
 import type { SettleSweep } from "./settle-sweep.ts";
 import { belongsInLane } from "./slow-reads.ts";
 
@@ -47,6 +48,7 @@ export interface PipelineParts extends BatchParts {
   /** Brings the projection's file to the log's end, by replay. */
   readonly catchUp: () => Promise<void>;
   readonly sweep: SettleSweep;
+  readonly pending: PendingBytes;
   /** After the projection's transaction was committed. */
   readonly onSettled: () => void;
   readonly lanes: Lanes;
@@ -65,6 +67,8 @@ interface Job {
   readonly work: (session: WriteSession) => unknown;
   /** The same work as statements, if it is that: then it can be run in a lane when it proves slow. */
   readonly requests: readonly StatementRequest[] | undefined;
+  /** What it holds in memory until it is answered; 0 from then on. */
+  bytes: number;
   readonly resolve: (committed: Committed<unknown>) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -78,6 +82,7 @@ interface LaneJob {
   readonly timeLimitMs: number;
   /** False while the session that asks has turned them off. */
   readonly foreignKeys?: boolean;
+  bytes: number;
   readonly resolve: (committed: Committed<unknown>) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -108,6 +113,8 @@ const READ_LATELY_MS = 100;
 export class CommitPipeline {
   readonly #parts: PipelineParts;
   readonly #queue: (Job | LaneJob)[] = [];
+  /** Of the jobs that are queued or run. */
+  #pendingBytes = 0;
   #blocksSealed: number;
   #running = false;
   #inBatch = false;
@@ -131,14 +138,30 @@ export class CommitPipeline {
     return this.#running || this.#queue.length > 0 || this.#holds > 0;
   }
 
+  /** Bytes of the calls that wait or run. */
+  get pendingBytes(): number {
+    return this.#pendingBytes;
+  }
+
   get blocksSealed(): number {
     return this.#blocksSealed;
   }
 
-  /** Runs work in the next batch. Resolves when what it changed is durable; rejects if it failed or was refused. */
-  submit<T>(context: CallContext, work: (session: WriteSession) => T): Promise<Committed<T>> {
+  /**
+   * Runs work in the next batch. Resolves when what it changed is durable; rejects if it failed or was refused.
+   *
+   * @param bytes what the work holds in memory until then, if that is much
+   */
+  submit<T>(context: CallContext, work: (session: WriteSession) => T, bytes = 0): Promise<Committed<T>> {
     return new Promise((resolve, reject) => {
-      this.#enqueue({ context, work, requests: undefined, resolve: resolve as Job["resolve"], reject });
+      this.#enqueue({
+        context,
+        work,
+        requests: undefined,
+        bytes,
+        resolve: resolve as Job["resolve"],
+        reject,
+      });
     });
   }
 
@@ -151,8 +174,10 @@ export class CommitPipeline {
     requests: readonly StatementRequest[],
   ): Promise<Committed<StatementResult[]>> {
     const work = (session: WriteSession): StatementResult[] => runInline(session, requests);
+    let bytes = 0;
+    for (const request of requests) bytes += requestBytes(request);
     return new Promise((resolve, reject) => {
-      this.#enqueue({ context, work, requests, resolve: resolve as Job["resolve"], reject });
+      this.#enqueue({ context, work, requests, bytes, resolve: resolve as Job["resolve"], reject });
     });
   }
 
@@ -176,7 +201,8 @@ export class CommitPipeline {
     const { lanes, projectionPath } = this.#parts;
     const enqueue = (lease: Lease): Promise<Committed<T>> =>
       new Promise((resolve, reject) => {
-        this.#enqueue({ context, run, lease, ...options, resolve: resolve as Job["resolve"], reject });
+        const answer = { resolve: resolve as Job["resolve"], reject };
+        this.#enqueue({ context, run, lease, ...options, bytes: 0, ...answer });
       });
     this.#holds += 1;
     const done = this.#lastHold.then(() => {
@@ -202,16 +228,36 @@ export class CommitPipeline {
   stop(error: Error): void {
     this.#closed = error;
     this.#parts.sweep.forget(this);
-    for (const job of this.#queue.splice(0)) job.reject(error);
+    for (const job of this.#queue.splice(0)) this.#reject(job, error);
   }
 
   #enqueue(job: Job | LaneJob): void {
     if (this.#closed !== undefined) return job.reject(this.#closed);
-    if (this.#queue.length >= MAX_QUEUE) {
+    const { pending } = this.#parts;
+    if (this.#queue.length >= MAX_QUEUE || !pending.admit(job.bytes, this.#pendingBytes)) {
       return job.reject(kimberliteError("overloaded", "the tenant's queue is full", { retryAfterMs: 100 }));
     }
+    this.#pendingBytes += job.bytes;
     this.#queue.push(job);
     if (!this.#running) this.#start();
+  }
+
+  /** Every job that was queued is answered by one of these two. */
+  #resolve(job: Job | LaneJob, committed: Committed<unknown>): void {
+    this.#release(job);
+    job.resolve(committed);
+  }
+
+  #reject(job: Job | LaneJob, error: unknown): void {
+    this.#release(job);
+    job.reject(error);
+  }
+
+  #release(job: Job | LaneJob): void {
+    if (job.bytes === 0) return;
+    this.#pendingBytes -= job.bytes;
+    this.#parts.pending.release(job.bytes);
+    job.bytes = 0;
   }
 
   #start(): void {
@@ -245,7 +291,7 @@ export class CommitPipeline {
     try {
       batch = await this.#executeAll(jobs);
     } catch (error) {
-      for (const job of jobs) job.reject(error);
+      for (const job of jobs) this.#reject(job, error);
       return this.#undoBatch();
     }
     await this.#commit(batch);
@@ -296,8 +342,14 @@ export class CommitPipeline {
     this.#unsettled = undefined;
     this.#inBatch = false;
     if (unsettled === undefined) return;
-    await this.#parts.catchUp();
-    this.#parts.writer.reload();
+    try {
+      await this.#parts.catchUp();
+      this.#parts.writer.reload();
+    } catch (error) {
+      // What comes next would be run on rows that lack what was acknowledged.
+      this.#break(error);
+      throw error;
+    }
   }
 
   #executeSome(jobs: readonly Job[], batch: Batch<Job>): { job: Job; failed: ReadonlySet<Job> } | undefined {
@@ -328,7 +380,7 @@ export class CommitPipeline {
     const { requests } = job;
     const { limits } = this.#parts;
     const goesOn = requests?.every((request) => belongsInLane(error, request, limits)) === true;
-    if (requests === undefined || !goesOn) return job.reject(error);
+    if (requests === undefined || !goesOn) return this.#reject(job, error);
     const run = (transaction: LaneTransaction): Promise<StatementResult[]> => transaction.run(requests);
     const { timeLimitMs } = this.#parts.limits;
     this.#queue.push({
@@ -336,6 +388,8 @@ export class CommitPipeline {
       run,
       timeLimitMs: Math.min(timeLimitMs * requests.length + LANE_GRACE_MS, MAX_TIMER_MS),
     });
+    // They are the other's now.
+    job.bytes = 0;
   }
 
   #newBatch(): Batch<Job> {
@@ -455,13 +509,13 @@ export class CommitPipeline {
   #answerUndone(batch: Batch<Job>, error: unknown): void {
     const first = batch.accepted.findIndex(({ offset }) => offset !== undefined);
     for (const [index, { job, value, offset }] of batch.accepted.entries()) {
-      if (index < first) job.resolve({ value, offset });
-      else job.reject(error);
+      if (index < first) this.#resolve(job, { value, offset });
+      else this.#reject(job, error);
     }
   }
 
   #answer(batch: Batch<Job>): void {
-    for (const { job, value, offset } of batch.accepted) job.resolve({ value, offset });
+    for (const { job, value, offset } of batch.accepted) this.#resolve(job, { value, offset });
   }
 
   #break(error: unknown): void {
@@ -491,9 +545,12 @@ export class CommitPipeline {
       this.settleNow();
       const target = laneTarget();
       const leased = (lease: Lease): Promise<Committed<unknown>> => this.#leased(job, lease, target);
-      job.resolve(await (job.lease === undefined ? lanes.lease(target.path, leased) : leased(job.lease)));
+      const committed = await (job.lease === undefined
+        ? lanes.lease(target.path, leased)
+        : leased(job.lease));
+      this.#resolve(job, committed);
     } catch (error) {
-      job.reject(error);
+      this.#reject(job, error);
     }
   }
 

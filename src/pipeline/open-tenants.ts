@@ -130,7 +130,11 @@ export class OpenTenants {
 
   async #closeSlot(tenant: TenantId, slot: Slot): Promise<void> {
     if (this.#slots.get(tenant) === slot) this.#slots.delete(tenant);
-    const closed = slot.opening.then((engine) => engine.close());
+    const closed = slot.opening.then(
+      (engine) => engine.close(),
+      // One that did not open has told those who asked for it.
+      () => undefined,
+    );
     const settled = closed
       .catch(() => undefined)
       .finally(() => {

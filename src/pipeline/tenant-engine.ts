@@ -19,7 +19,7 @@ import {
 } from "../projection/connection.ts";
 import type { Guard } from "../projection/guard.ts";
 import type { LaneTarget } from "../projection/lane-protocol.ts";
-import type { Lanes, Lease } from "../projection/lanes.ts";
+import type { Lease } from "../projection/lanes.ts";
 import { ProjectionReader } from "../projection/reader.ts";
 import type { SqliteDatabase } from "../projection/sqlite.ts";
 import { isProjectionDamage } from "../projection/sqlite-error.ts";
@@ -28,9 +28,11 @@ import type { QuotaGate } from "../quota/quota-gate.ts";
 import type { TenantQuota } from "../tenant/tenant-config.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import { CommitPipeline } from "./commit-pipeline.ts";
+import type { PendingBytes } from "./pending-bytes.ts";
 import { findBase } from "./projection-base.ts";
-import { type Recovered, type RecoveryParts, recover, removeProjections, replayInto } from "./recovery.ts";
+import { type Recovered, type RecoveryParts, recover, removeProjections } from "./recovery.ts";
 import { removeProjectionInForce } from "./reencryption-mark.ts";
+import { replayInto } from "./replay-into.ts";
 import type { SettleSweep } from "./settle-sweep.ts";
 import { SlowReads } from "./slow-reads.ts";
 import { TimeTravel } from "./time-travel.ts";
@@ -49,8 +51,8 @@ export interface EngineOptions extends RecoveryParts {
   /** Told before the tenant's first block, once in its life. */
   readonly onFirstWrite: () => Promise<void>;
   readonly onBroken: (error: unknown) => void;
-  readonly lanes: Lanes;
   readonly sweep: SettleSweep;
+  readonly pending: PendingBytes;
 }
 
 /** A projection as it was after `size` records. */
@@ -348,7 +350,9 @@ export class TenantEngine {
 
   async #catchUp(): Promise<void> {
     const { log, projectionPath: path } = this;
-    await replayInto(this.#options, { log, path, key: this.#projectionKey, untilOffset: log.nextOffset });
+    // To the end, whatever comes in between: those who wait for it have acknowledged commits in it.
+    const parts = { ...this.#options, requireGoingOn: undefined };
+    await replayInto(parts, { log, path, key: this.#projectionKey, untilOffset: log.nextOffset });
   }
 
   async #makeFoldersDurable(): Promise<void> {

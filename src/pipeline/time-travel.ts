@@ -2,7 +2,8 @@
  * Reading a tenant as it was: a projection built from the log up to an offset, read-only, exact.
  *
  * It is a file beside the live projection, encrypted under the same key, kept for a few offsets and removed when the
- * tenant is closed or opened. Cost: one replay up to the offset at the first query for it.
+ * tenant is closed or opened. Cost: one replay up to the offset at the first query for it; a tenant's are built one
+ * after the other.
  */
 import { join } from "node:path";
 import { kimberliteError } from "../errors.ts";
@@ -10,12 +11,12 @@ import type { TenantKeys } from "../keys/tenant-keys.ts";
 import type { TenantLog } from "../log/tenant-log.ts";
 import { openConnection } from "../projection/connection.ts";
 import type { LaneTarget } from "../projection/lane-protocol.ts";
-import type { Lanes } from "../projection/lanes.ts";
 import { ProjectionReader } from "../projection/reader.ts";
 import type { StatementRequest, StatementResult } from "../projection/writer.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import { projectionFolder } from "./projection-base.ts";
-import { type RecoveryParts, removeProjection, replayInto } from "./recovery.ts";
+import { removeProjection } from "./recovery.ts";
+import { type ReplayParts, replayInto } from "./replay-into.ts";
 import type { SlowReads } from "./slow-reads.ts";
 
 /** A moment of a tenant: after the record at that offset, or the last one committed at or before that time. */
@@ -28,6 +29,7 @@ export interface TimeTravelled {
   readonly keys: TenantKeys;
   readonly slowReads: SlowReads;
   laneTarget(path: string): LaneTarget;
+  requireOpen(): void;
 }
 
 interface Snapshot {
@@ -37,18 +39,29 @@ interface Snapshot {
 }
 
 const MAX_SNAPSHOTS = 4;
+/** Moments that are asked for at a time: each is a file as large as the projection. */
+const MAX_MOMENTS = 16;
+const RETRY_AFTER_MS = 100;
 
 export class TimeTravel {
   readonly #engine: TimeTravelled;
-  readonly #parts: RecoveryParts & { readonly lanes: Lanes };
+  readonly #parts: ReplayParts;
   readonly #snapshots: Map<bigint, Snapshot> = new Map();
+  #lastBuild: Promise<unknown> = Promise.resolve();
 
-  constructor(engine: TimeTravelled, parts: RecoveryParts & { readonly lanes: Lanes }) {
+  constructor(engine: TimeTravelled, parts: ReplayParts) {
     this.#engine = engine;
-    this.#parts = parts;
+    const requireGoingOn = (): void => {
+      parts.requireGoingOn?.();
+      engine.requireOpen();
+    };
+    this.#parts = { ...parts, requireGoingOn };
   }
 
-  /** @throws `offset_out_of_range` for an offset past the log's end, or a time before its first record */
+  /**
+   * @throws `offset_out_of_range` for an offset past the log's end, or a time before its first record; `overloaded` if too
+   * many moments are asked for at a time
+   */
   async query(moment: Moment, request: StatementRequest): Promise<StatementResult> {
     const untilOffset = this.#resolve(moment);
     const snapshot = this.#snapshots.get(untilOffset) ?? this.#build(untilOffset);
@@ -101,21 +114,24 @@ export class TimeTravel {
   }
 
   #build(untilOffset: bigint): Snapshot {
+    if (this.#snapshots.size >= MAX_MOMENTS) {
+      throw kimberliteError("overloaded", "too many moments of the tenant are asked for at a time", {
+        detail: { limit: MAX_MOMENTS },
+        retryAfterMs: RETRY_AFTER_MS,
+      });
+    }
     const { version, key } = this.#engine.keys.projectionKey();
     const path = join(
       projectionFolder(this.#parts.root, this.#parts.tenant),
       `at-${untilOffset}-${version}.db`,
     );
     removeProjection(this.#parts.disk, path);
-    const building = replayInto(this.#parts, { log: this.#engine.log, path, key, version, untilOffset }).then(
-      () => {
-        const { limits } = this.#parts;
-        return new ProjectionReader(
-          openConnection({ path, key, role: "read", limits, inline: true }),
-          limits,
-        );
-      },
-    );
+    const { limits } = this.#parts;
+    const building = this.#lastBuild.then(async () => {
+      await replayInto(this.#parts, { log: this.#engine.log, path, key, version, untilOffset });
+      return new ProjectionReader(openConnection({ path, key, role: "read", limits, inline: true }), limits);
+    });
+    this.#lastBuild = building.catch(() => undefined);
     const snapshot = { path, building, users: 0 };
     this.#snapshots.set(untilOffset, snapshot);
     building.catch(() => this.#snapshots.delete(untilOffset));

@@ -8,7 +8,7 @@ import type { LogRecord } from "../log/record.ts";
 import { listSegments, logFolder } from "../log/segment.ts";
 import { TenantLog } from "../log/tenant-log.ts";
 import { FIRST_USER_STREAM } from "../projection/bookkeeping.ts";
-import { openBlocks } from "./recovery.ts";
+import { openBlocks } from "./log-records.ts";
 import type { TenantEngine } from "./tenant-engine.ts";
 
 /**

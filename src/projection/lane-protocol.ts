@@ -6,6 +6,8 @@ import { type ErrorCode, type ErrorDetail, KimberliteError, kimberliteError } fr
 import type { ProjectionMeta } from "./bookkeeping.ts";
 import type { StatementLimits } from "./connection.ts";
 import type { Page } from "./paged-read.ts";
+import type { ReplayEnd } from "./replay.ts";
+import type { ReplayPortion } from "./replay-portion.ts";
 import type { SharedView } from "./shared-table.ts";
 import { fromSqlite, isSqliteError } from "./sqlite-error.ts";
 import type { StatementDescription } from "./statement-cache.ts";
@@ -45,6 +47,10 @@ export type LaneCall =
   | { readonly kind: "commit"; readonly meta: Omit<ProjectionMeta, "nextStream"> }
   | { readonly kind: "rollback" }
   | { readonly kind: "checkpoint"; readonly target: LaneTarget }
+  | { readonly kind: "replay-begin"; readonly target: LaneTarget }
+  | { readonly kind: "replay"; readonly portions: readonly ReplayPortion[] }
+  | { readonly kind: "replay-commit"; readonly end: ReplayEnd }
+  | { readonly kind: "replay-drop" }
   | { readonly kind: "forget"; readonly path: string };
 
 /** What a finished but not yet committed transaction did. */
@@ -77,6 +83,8 @@ export type LaneValue =
   | StatementResult[]
   | StepOutcome
   | LaneFinished
+  | ProjectionMeta
+  | number
   | undefined;
 
 export interface LaneMessage {

@@ -7,7 +7,8 @@
 import { parentPort } from "node:worker_threads";
 import { assert, kimberliteError } from "../errors.ts";
 import { encodeChanges } from "../log/record.ts";
-import { type Connection, checkpointFile, openConnection } from "./connection.ts";
+import type { ProjectionMeta } from "./bookkeeping.ts";
+import { type Connection, checkpointFile, openConnection, type StatementLimits } from "./connection.ts";
 import {
   type LaneCall,
   type LaneMessage,
@@ -21,6 +22,8 @@ import {
 } from "./lane-protocol.ts";
 import type { PagedRead } from "./paged-read.ts";
 import { ProjectionReader } from "./reader.ts";
+import { REPLAY_CACHE_KIB, type ReplayEnd, Replayer } from "./replay.ts";
+import { type ReplayPortion, recordsOf } from "./replay-portion.ts";
 import { SharedReader } from "./shared-reader.ts";
 import type { SharedView } from "./shared-table.ts";
 import {
@@ -34,6 +37,7 @@ interface Serving {
   readonly path: string;
   reader: ProjectionReader | undefined;
   writer: ProjectionWriter | undefined;
+  replayer: { readonly replayer: Replayer; readonly limits: StatementLimits } | undefined;
   shared: { readonly key: string; readonly reader: SharedReader } | undefined;
 }
 
@@ -47,7 +51,13 @@ let pages: PagedRead | undefined;
 function serve(target: LaneTarget): Serving {
   if (serving?.path !== target.path) {
     forget();
-    serving = { path: target.path, reader: undefined, writer: undefined, shared: undefined };
+    serving = {
+      path: target.path,
+      reader: undefined,
+      writer: undefined,
+      replayer: undefined,
+      shared: undefined,
+    };
   }
   return serving as Serving;
 }
@@ -59,6 +69,7 @@ function forget(): void {
   serving?.shared?.reader.close();
   if (serving?.writer?.inTransaction === true) serving.writer.rollback();
   serving?.writer?.close();
+  dropReplay();
   serving = undefined;
 }
 
@@ -85,8 +96,13 @@ function writerOf(target: LaneTarget): ProjectionWriter {
   return served.writer;
 }
 
-function connect(target: LaneTarget, role: "read" | "write"): Connection {
-  return openConnection({ ...target, key: keyOf(target), role });
+function connect(target: LaneTarget, role: "read" | "write", cacheKib?: number): Connection {
+  return openConnection({
+    ...target,
+    key: keyOf(target),
+    role,
+    ...(cacheKib === undefined ? {} : { cacheKib }),
+  });
 }
 
 function keyOf(target: LaneTarget): Buffer {
@@ -131,10 +147,67 @@ function answer(call: LaneCall): LaneValue {
     case "checkpoint":
       checkpointFile({ ...call.target, key: keyOf(call.target) });
       return undefined;
+    case "replay-begin":
+      return beginReplay(call.target);
+    case "replay":
+      return replay(call.portions);
+    case "replay-commit":
+      return commitReplay(call.end);
+    case "replay-drop":
+      return dropReplay();
     case "forget":
       if (serving?.path === call.path) forget();
       return undefined;
   }
+}
+
+function beginReplay(target: LaneTarget): ProjectionMeta {
+  dropReplay();
+  const served = serve(target);
+  const connection = connect(target, "write", REPLAY_CACHE_KIB);
+  try {
+    const replayer = new Replayer(connection);
+    replayer.begin();
+    served.replayer = { replayer, limits: target.limits };
+    return replayer.meta;
+  } catch (error) {
+    connection.db.close();
+    throw error;
+  }
+}
+
+function currentReplay(): NonNullable<Serving["replayer"]> {
+  assert(serving?.replayer !== undefined, "a lane's replay was begun");
+  return serving.replayer;
+}
+
+function replay(portions: readonly ReplayPortion[]): number {
+  const { replayer } = currentReplay();
+  for (const portion of portions) {
+    for (const record of recordsOf(portion)) replayer.apply(record);
+    // Nothing of it stays in memory that the thread gives itself again.
+    if (portion.kind === "bytes") for (const bytes of portion.records) bytes.fill(0);
+  }
+  return replayer.changes;
+}
+
+/** An index that cannot be made within a statement's time limit stays as it is. */
+function commitReplay(asked: ReplayEnd): undefined {
+  const { replayer, limits } = currentReplay();
+  const end = { ...asked, head: { ...asked.head, hash: Buffer.from(asked.head.hash) } };
+  const indexes = replayer.commit(end);
+  const untilMs = performance.now() + limits.timeLimitMs;
+  for (const name of indexes) {
+    const leftMs = Math.floor(untilMs - performance.now());
+    if (leftMs > 0) replayer.within(leftMs, () => replayer.makeIndex(name));
+  }
+  if (indexes.length > 0) replayer.settle(end);
+  dropReplay();
+}
+
+function dropReplay(): undefined {
+  serving?.replayer?.replayer.close();
+  if (serving !== undefined) serving.replayer = undefined;
 }
 
 function begin(target: LaneTarget, foreignKeys: boolean): undefined {

@@ -3,9 +3,10 @@
  * no other tenant. A lane serves one lease at a time.
  *
  * There are lanes for work, whose end is the statement's, and lanes that are held for a client, who may take its time
- * between statements: who waits for clients never waits in front of who works. Each kind is bounded; a tenant has at most
- * one lease for slow reads, one for its writer and a few that are held. Leases beyond the number of lanes wait, and the
- * next lane goes to the one whose tenant has the fewest.
+ * between statements: who waits for clients never waits in front of who works. Replays, which may be long, have lanes of
+ * their own, and go from lease to lease in stretches. Each kind is bounded; a tenant has at most one lease for slow reads,
+ * one for its writer and a few that are held. Leases beyond the number of lanes wait, and the next lane goes to the one
+ * whose tenant has the fewest.
  */
 import { Worker } from "node:worker_threads";
 import { kimberliteError } from "../errors.ts";
@@ -21,6 +22,8 @@ import {
   type StepOutcome,
   type SubjectErased,
 } from "./lane-protocol.ts";
+import type { ReplayEnd } from "./replay.ts";
+import { packed, type ReplayPortion } from "./replay-portion.ts";
 import type { SharedView } from "./shared-table.ts";
 import type { StatementDescription } from "./statement-cache.ts";
 import type { StatementRequest, StatementResult } from "./writer.ts";
@@ -29,11 +32,11 @@ const WORKER_URL: URL = new URL(
   `./lane-worker${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`,
   import.meta.url,
 );
-/** What a lane is for: a statement's time, or a client's who holds a transaction, or reads a snapshot. */
-export type LaneUse = "work" | "hold" | "snapshot";
+/** What a lane is for: a statement's time, a client's who holds a transaction, or reads a snapshot, or a replay's. */
+export type LaneUse = "work" | "hold" | "snapshot" | "replay";
 
-const MAX_LANES: Readonly<Record<LaneUse, number>> = { work: 6, hold: 16, snapshot: 8 };
-/** A lane that is held for nobody this long ends: it takes some 20 MB. */
+const MAX_LANES: Readonly<Record<LaneUse, number>> = { work: 6, hold: 16, snapshot: 8, replay: 2 };
+/** A lane that is not for work, and nobody's this long, ends: it takes some 20 MB. */
 const IDLE_MS = 30_000;
 
 /** A lane that is somebody's until it is given back. */
@@ -56,6 +59,14 @@ export interface Lease {
   commit(meta: Omit<ProjectionMeta, "nextStream">): Promise<void>;
   rollback(): Promise<void>;
   checkpoint(target: LaneTarget): Promise<void>;
+  /** Begins a transaction that applies records of the log to the file. @returns what the file says of itself */
+  replayBegin(target: LaneTarget): Promise<ProjectionMeta>;
+  /** @returns row and schema changes that were applied since the transaction began */
+  replay(portions: readonly ReplayPortion[]): Promise<number>;
+  /** Commits, and makes the indexes that want it; closes the file. */
+  replayCommit(end: ReplayEnd): Promise<void>;
+  /** Closes the file, without what was not committed; harmless after that. */
+  replayDrop(): Promise<void>;
 }
 
 interface Lane {
@@ -228,15 +239,15 @@ function settle(lane: Lane, reply: LaneReply): void {
   else waiting?.resolve(reply.value);
 }
 
-function call<T>(lane: Lane, message: LaneCall): Promise<T> {
+function call<T>(lane: Lane, message: LaneCall, memory: readonly ArrayBuffer[] = []): Promise<T> {
   return new Promise((resolve, reject) => {
     if (lane.dead) return reject(kimberliteError("overloaded", "the thread of a slow statement has ended"));
     const id = lane.nextId;
     lane.nextId += 1;
     lane.pending.set(id, { resolve: resolve as (value: unknown) => void, reject });
     // The key moves to the lane, which zeroes it: no copy stays behind on this thread.
-    const moved = "target" in message ? [message.target.key.buffer as ArrayBuffer] : [];
-    lane.worker.postMessage({ id, call: message }, moved);
+    const key = "target" in message ? [message.target.key.buffer as ArrayBuffer] : [];
+    lane.worker.postMessage({ id, call: message }, [...key, ...memory]);
   });
 }
 
@@ -255,5 +266,15 @@ function leaseOf(lane: Lane): Lease {
     commit: (meta) => call(lane, { kind: "commit", meta }),
     rollback: () => call(lane, { kind: "rollback" }),
     checkpoint: (target) => call(lane, { kind: "checkpoint", target }),
+    replayBegin: async (target) => {
+      const meta = await call<ProjectionMeta>(lane, { kind: "replay-begin", target });
+      return { ...meta, hash: Buffer.from(meta.hash) };
+    },
+    replay: (given) => {
+      const { portions, memory } = packed(given);
+      return call(lane, { kind: "replay", portions }, memory);
+    },
+    replayCommit: (end) => call(lane, { kind: "replay-commit", end }),
+    replayDrop: () => call(lane, { kind: "replay-drop" }),
   };
 }

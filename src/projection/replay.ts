@@ -6,12 +6,13 @@
  * unique value. Kept: applying a record leaves the same rows, rowids, types and sqlite_sequence that the writer left.
  */
 import { createHash } from "node:crypto";
-import { kimberliteError } from "../errors.ts";
+import { assert, type ErrorCode, KimberliteError, kimberliteError } from "../errors.ts";
 import type { Change, LogRecord } from "../log/record.ts";
 import type { LogHead } from "../log/tenant-log.ts";
-import { Bookkeeping, RESERVED_PREFIX } from "./bookkeeping.ts";
+import { Bookkeeping, type ProjectionMeta, RESERVED_PREFIX } from "./bookkeeping.ts";
 import type { Connection } from "./connection.ts";
 import { documentsOf, externalContentTables, type FullTextTable, settingsOf } from "./full-text.ts";
+import type { GuardSwitch } from "./guard.ts";
 import type { SqliteStatement } from "./sqlite.ts";
 import { fromSqlite, isSqliteError } from "./sqlite-error.ts";
 import {
@@ -36,7 +37,29 @@ const ALTER = /\balter\b/i;
 /** The text of a schema change that says: from here to the end of the record they were made without foreign keys. */
 export const FOREIGN_KEYS_OFF = "-- foreign keys are off from here";
 
+/** A replay writes all over the file. */
+export const REPLAY_CACHE_KIB: number = 16_000;
+
+/** Where in the log a projection is once its transaction is committed. */
+export interface ReplayEnd {
+  readonly head: LogHead;
+  readonly dek: { readonly version: number; readonly blocksSealed: number };
+  /** True if nothing is left to apply. */
+  readonly isLast: boolean;
+}
+
+/** What fails for another reason than what the log holds. */
+const NOT_THE_LOGS: ReadonlySet<ErrorCode> = new Set([
+  "disk_full",
+  "disk_failed",
+  "projection_damaged",
+  "value_too_large",
+  "aborted",
+]);
+
 export class Replayer {
+  /** What the projection said of itself before. */
+  readonly meta: ProjectionMeta;
   readonly #connection: Connection;
   readonly #bookkeeping: Bookkeeping;
   readonly #appliers: Map<number, Appliers> = new Map();
@@ -44,6 +67,9 @@ export class Replayer {
   #nextStream: number;
   /** False within a record once it says that its schema changes were made without them. */
   #foreignKeys = true;
+  /** When the deadline comes that is in force. */
+  #untilMs: number | undefined;
+  #expired = false;
   changes = 0;
 
   /** Takes over the connection: nothing else may use it. */
@@ -55,28 +81,91 @@ export class Replayer {
       connection.guard.configure(what, false);
     // The rows passed their checks when they were written; a check that calls random() need not pass again.
     connection.db.pragma("ignore_check_constraints=ON");
-    this.#nextStream = this.#bookkeeping.readMeta().nextStream;
+    this.meta = this.#bookkeeping.readMeta();
+    this.#nextStream = this.meta.nextStream;
     for (const row of this.#bookkeeping.streams())
       if (row.kind === "table") this.#names.set(row.id, row.name);
-  }
-
-  get bookkeeping(): Bookkeeping {
-    return this.#bookkeeping;
   }
 
   begin(): void {
     this.#connection.db.exec("BEGIN IMMEDIATE");
   }
 
-  /** Ends the transaction, noting where in the log the projection now is. */
-  commit(head: LogHead, dek: { readonly version: number; readonly blocksSealed: number }): void {
+  /**
+   * Ends the transaction, noting where in the log the projection now is.
+   *
+   * @returns full-text indexes over other tables' content that do not agree with it yet: each is to be made by
+   * `makeIndex`, and then `settle` called. Until that the projection says that its replay was interrupted.
+   */
+  commit(end: ReplayEnd): string[] {
+    const stale = end.isLast && this.#mayBeStale() ? externalContentTables(this.#connection.db) : [];
+    this.#write(stale.length === 0 ? end.head : { ...end.head, position: 0 }, end);
+    this.#connection.db.exec("COMMIT");
+    return stale;
+  }
+
+  /** Notes that the replay is whole. */
+  settle(end: ReplayEnd): void {
+    this.begin();
+    this.#write(end.head, end);
+    this.#connection.db.exec("COMMIT");
+  }
+
+  #write(head: LogHead, { dek }: ReplayEnd): void {
     this.#bookkeeping.writeMeta({
       ...head,
       dekVersion: dek.version,
       blocksSealed: dek.blocksSealed,
       nextStream: this.#nextStream,
     });
-    this.#connection.db.exec("COMMIT");
+  }
+
+  #mayBeStale(): boolean {
+    return this.changes > 0 || wasInterrupted(this.meta);
+  }
+
+  /**
+   * Runs work of this replayer under a deadline, which interrupts what runs then.
+   *
+   * @returns false if the deadline passed, or a value is too large for the connection: the transaction is lost then,
+   * with all that was applied in it
+   */
+  within(limitMs: number, work: () => void): boolean {
+    this.#expired = false;
+    this.#untilMs = performance.now() + limitMs;
+    this.#arm();
+    let failure: unknown;
+    try {
+      work();
+    } catch (error) {
+      failure = error;
+    }
+    this.#disarm();
+    this.#untilMs = undefined;
+    // Asked before what was thrown: an interrupt may have been taken for something else on its way, or for nothing.
+    if (this.#expired || isTooLarge(failure)) return false;
+    if (failure !== undefined) throw failure;
+    return true;
+  }
+
+  #arm(): void {
+    if (this.#untilMs === undefined) return;
+    const leftMs = Math.max(1, Math.ceil(this.#untilMs - performance.now()));
+    this.#connection.guard.enter("replay", leftMs);
+  }
+
+  #disarm(): void {
+    if (this.#untilMs !== undefined && this.#connection.guard.leave().deadlineFired) this.#expired = true;
+  }
+
+  /** Switches are for trusted work: no deadline is in force meanwhile. */
+  #configure(what: GuardSwitch, on: boolean): void {
+    this.#disarm();
+    try {
+      this.#connection.guard.configure(what, on);
+    } finally {
+      this.#arm();
+    }
   }
 
   /**
@@ -90,6 +179,7 @@ export class Replayer {
       for (let at = 0; at < record.changes.length; ) at = this.#applyFrom(record, at);
     } catch (error) {
       const cause = fromSqlite(error, undefined);
+      if (cause instanceof KimberliteError && NOT_THE_LOGS.has(cause.code)) throw cause;
       throw kimberliteError("log_damaged", `the record at offset ${record.offset} cannot be applied`, {
         detail: { offset: record.offset },
         cause,
@@ -139,6 +229,8 @@ export class Replayer {
       case "declare-subject":
       case "erase-subject":
         return noteSubject(this.#bookkeeping, record.offset, change);
+      default:
+        assert(change.kind !== "sealed-row", "rows of subjects are opened before they are applied");
     }
   }
 
@@ -148,11 +240,11 @@ export class Replayer {
       return;
     }
     // DROP TABLE of a parent acts on its children without firing triggers: the same happens here.
-    const { db, guard } = this.#connection;
+    const { db } = this.#connection;
     const columns = ALTER.test(change.sql) ? columnsByTable(db) : undefined;
-    guard.configure("foreign_keys", this.#foreignKeys);
+    this.#configure("foreign_keys", this.#foreignKeys);
     db.exec(change.sql);
-    guard.configure("foreign_keys", false);
+    this.#configure("foreign_keys", false);
     if (columns !== undefined)
       for (const name of narrowedTables(columns, columnsByTable(db))) this.#bookkeeping.narrowTable(name);
     if (/\banalyze\b/i.test(change.sql)) this.#forgetOwnStatistics();
@@ -201,16 +293,18 @@ export class Replayer {
     return appliers;
   }
 
-  /** Makes the indexes over other tables' content agree with it again, where that content can be read. */
-  rebuildExternalIndexes(): void {
+  /** Makes an index over another table's content agree with it again, if that content can be read; in a transaction. */
+  makeIndex(name: string): void {
     const { db } = this.#connection;
-    for (const name of externalContentTables(db)) {
-      try {
-        db.exec(`INSERT INTO main.${quoteName(name)} (${quoteName(name)}) VALUES ('rebuild')`);
-      } catch (error) {
-        if (!isSqliteError(error) || error.code !== "SQLITE_ERROR") throw error;
-        // The content table or a column of it is gone: a search of the index fails as it does in the live projection.
-      }
+    this.begin();
+    try {
+      db.exec(`INSERT INTO main.${quoteName(name)} (${quoteName(name)}) VALUES ('rebuild')`);
+      db.exec("COMMIT");
+    } catch (error) {
+      // An interrupt has ended it already.
+      if (db.inTransaction) db.exec("ROLLBACK");
+      if (!isSqliteError(error) || error.code !== "SQLITE_ERROR") throw error;
+      // The content table or a column of it is gone: a search of the index fails as it does in the live projection.
     }
   }
 
@@ -260,6 +354,17 @@ export class Replayer {
       write: db.prepare(writeSql(shape, keyed)) as SqliteStatement,
     };
   }
+}
+
+/** True for a projection that is between the ends of its log: its place in the segments is not known. */
+export function wasInterrupted(meta: ProjectionMeta): boolean {
+  return meta.position === 0 && meta.nextOffset > 0n;
+}
+
+function isTooLarge(error: unknown): boolean {
+  if (error === undefined) return false;
+  const known = fromSqlite(error, undefined);
+  return known instanceof KimberliteError && known.code === "value_too_large";
 }
 
 /** The image of a document's row begins with its id, which is the key. */

@@ -66,13 +66,14 @@ export async function appendEvents(engine: TenantEngine, request: AppendRequest)
   const idempotencyKey = parseKey(options.idempotencyKey);
   const expected =
     options.expectedOffset === undefined ? undefined : parseOffset(options.expectedOffset, "expectedOffset");
+  const work = (session: WriteSession): { earlier: IdempotencyRow | undefined; first: bigint } => {
+    const before = idempotencyKey === undefined ? undefined : session.bookkeeping.idempotency(idempotencyKey);
+    if (before !== undefined) return { earlier: before, first: checkRepeated(before, stream, encoded) };
+    return { earlier: undefined, first: appendNow(session, { engine, stream, encoded, expected }) };
+  };
+  const bytes = encoded.reduce((sum, { length }) => sum + length, 0);
   const { value, offset } = await engine.pipeline
-    .submit({ ...context, idempotencyKey }, (session) => {
-      const before =
-        idempotencyKey === undefined ? undefined : session.bookkeeping.idempotency(idempotencyKey);
-      if (before !== undefined) return { earlier: before, first: checkRepeated(before, stream, encoded) };
-      return { earlier: undefined, first: appendNow(session, { engine, stream, encoded, expected }) };
-    })
+    .submit({ ...context, idempotencyKey }, work, bytes)
     .finally(() => {
       for (const bytes of encoded) bytes.fill(0);
     });

@@ -8,7 +8,7 @@
  */
 import { kimberliteError } from "../errors.ts";
 import type { Change, LogRecord } from "../log/record.ts";
-import { openBlocks } from "../pipeline/recovery.ts";
+import { openBlocks } from "../pipeline/log-records.ts";
 import type { TenantEngine } from "../pipeline/tenant-engine.ts";
 import type { StreamRow } from "../projection/bookkeeping.ts";
 import { decodeImage } from "../projection/image.ts";

@@ -14,7 +14,8 @@ import {
 } from "../../src/index.ts";
 import { NodeState } from "../../src/node-state.ts";
 import { projectionFolder } from "../../src/pipeline/projection-base.ts";
-import { removeProjection, replayInto } from "../../src/pipeline/recovery.ts";
+import { removeProjection } from "../../src/pipeline/recovery.ts";
+import { replayInto } from "../../src/pipeline/replay-into.ts";
 import type { TenantEngine } from "../../src/pipeline/tenant-engine.ts";
 import { DEFAULT_LIMITS, openConnection } from "../../src/projection/connection.ts";
 import type { SqliteDatabase } from "../../src/projection/sqlite.ts";
@@ -96,10 +97,20 @@ export class TestNode implements AsyncDisposable {
 
   /** Closes the node, deletes the tenant's projection and opens the node again. */
   async loseProjection(tenant: TenantId): Promise<void> {
+    await this.leaveWithout(tenant);
+    await this.reopen();
+  }
+
+  /** Closes the node and deletes the tenant's projection. @returns the folder of `data` and `master.key` */
+  async leaveWithout(tenant: TenantId): Promise<string> {
     await this.db.close();
     rmSync(projectionFolder(join(this.#folder, "data"), tenant), { recursive: true });
-    this.#node = await openNode(this.#folder, this.#options);
-    this.db = facadeOf(this.#node);
+    return this.#folder;
+  }
+
+  /** Names in the tenant's folder. */
+  filesOf(tenant: TenantId): string[] {
+    return this.#node.disk.list(join(this.#node.root, "tenants", tenant.toString()));
   }
 
   inspect<T>(tenant: TenantId, work: (engine: TenantEngine) => T | Promise<T>): Promise<T> {

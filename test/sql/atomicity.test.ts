@@ -5,7 +5,7 @@
 import { expect, test } from "vitest";
 import type { ErrorCode, ExecuteResult, TenantId } from "../../src/index.ts";
 import { encodeChanges } from "../../src/log/record.ts";
-import { openBlocks } from "../../src/pipeline/recovery.ts";
+import { openBlocks } from "../../src/pipeline/log-records.ts";
 import { TestNode } from "../sim/test-node.ts";
 
 interface Guilt {
