@@ -11,6 +11,7 @@ import {
 } from "@opentelemetry/sdk-trace-base";
 import type { Logger } from "pino";
 import { expect, it } from "vitest";
+import { WebSocket } from "ws";
 import { registerHrana } from "../../src/hrana/register.ts";
 import { TenantId } from "../../src/index.ts";
 import { createLog } from "../../src/server/log.ts";
@@ -118,6 +119,10 @@ it("keeps what was planted through every route out of log, numbers and traces", 
       asked += 1;
     }
   }
+  for (const jwt of [admin, operator, forged]) {
+    await speakOver(served.url, jwt);
+    asked += 1;
+  }
   const metrics = await (
     await fetch(`${served.url}/metrics`, { headers: { authorization: `Bearer ${operator}` } })
   ).text();
@@ -128,6 +133,7 @@ it("keeps what was planted through every route out of log, numbers and traces", 
       .map(({ name, attributes, events, links, status }) => [name, attributes, events, links, status]),
   );
   expect(lines.text.split("\n").length).toBeGreaterThan(asked - 10);
+  expect(lines.text).toContain('"method":"WS"');
   expect(exporter.getFinishedSpans().length).toBeGreaterThan(asked - 10);
   expect(metrics).toContain('kimberlite_tenant_requests_total{tenant="1"}');
   for (const [where, text] of Object.entries({ log: lines.text, metrics, spans })) {
@@ -153,6 +159,38 @@ it("keeps what was planted through every route out of log, numbers and traces", 
     headers: {},
   });
 });
+
+/** A WebSocket with what was planted in its address, its headers and each message. */
+async function speakOver(url: string, jwt: string): Promise<void> {
+  const socket = new WebSocket(`${url.replace("http", "ws")}/?q=${MARK}&jwt=${MARK}`, ["hrana3"], {
+    headers: { cookie: `c=${MARK}`, "user-agent": MARK, tracestate: `x=${MARK}` },
+  });
+  const statement = (sql: string, id: number): string =>
+    JSON.stringify({
+      type: "request",
+      request_id: id,
+      request: { type: "execute", stream_id: 1, stmt: { sql, args: [{ type: "text", value: MARK }] } },
+    });
+  await new Promise<void>((resolve) => {
+    let answers = 0;
+    socket.on("open", () => {
+      socket.send(JSON.stringify({ type: "hello", jwt }));
+      socket.send(
+        JSON.stringify({ type: "request", request_id: 0, request: { type: "open_stream", stream_id: 1 } }),
+      );
+      socket.send(statement(`SELECT '${MARK}', ? FROM t`, 1));
+      socket.send(statement(`SELECT "${MARK}" FROM nothing_${MARK}`, 2));
+      socket.send(statement(`INSERT INTO t VALUES (1, ?)`, 3));
+    });
+    socket.on("message", () => {
+      answers += 1;
+      // The hello and four requests; then what is no message at all.
+      if (answers === 5) socket.send(`{"${MARK}":`);
+    });
+    socket.on("error", () => undefined);
+    socket.on("close", () => resolve());
+  });
+}
 
 it("shows numbers of tenants to operators alone, and to nobody without a credential unless told to", async () => {
   await using served = await startReal({ tenantLabels: 2 });
