@@ -9,7 +9,7 @@ import { kimberliteError } from "../errors.ts";
 import type { Change, StreamBinding } from "../log/record.ts";
 import { type Bookkeeping, FIRST_USER_STREAM, OWN_TABLES, RESERVED_PREFIX } from "./bookkeeping.ts";
 import type { Capture } from "./capture.ts";
-import type { Connection } from "./connection.ts";
+import { type Connection, INLINE_VALUE_BYTES } from "./connection.ts";
 import { Views } from "./expansion.ts";
 import { documentsOf, requireReplayable, settingsOf } from "./full-text.ts";
 import type { GuardReport } from "./guard.ts";
@@ -28,6 +28,9 @@ import {
   schemaVersion,
   type TableShape,
 } from "./tables.ts";
+
+/** Most bytes of what the schema says of one table, view, index or trigger: every connection reads all of it. */
+const MAX_ITEM_BYTES = INLINE_VALUE_BYTES - 1024;
 
 interface BeforeChange {
   readonly version: number;
@@ -195,6 +198,7 @@ export class SchemaTracker {
     }
     if (before.seen.alterTable) this.#refuseReservedNames();
     this.#version = schemaVersion(db);
+    this.#refuseLongTexts();
     Views.of(db).requireAll();
     this.sequences.discard();
     const tables = listTables(db);
@@ -208,6 +212,20 @@ export class SchemaTracker {
     }
     for (const item of created) for (const change of this.#existingRows(item)) changes.push(change);
     return { changes, changed: true, dropped: tables.length < before.tables.length };
+  }
+
+  /** @throws `unsupported_sql` for what the main thread's connections could not read: they would serve nothing any more */
+  #refuseLongTexts(): void {
+    const longest = this.#connection.db
+      .prepare(
+        "SELECT max(octet_length(sql) + octet_length(name) + octet_length(tbl_name)) FROM main.sqlite_master",
+      )
+      .pluck()
+      .get() as number | null;
+    if ((longest ?? 0) <= MAX_ITEM_BYTES) return;
+    throw kimberliteError("unsupported_sql", "the text of a table, view, index or trigger is too long", {
+      detail: { bytes: longest ?? 0, limit: MAX_ITEM_BYTES },
+    });
   }
 
   /** SQLite does not show the new name of a renamed table to an authorizer, so it is looked at afterwards. */

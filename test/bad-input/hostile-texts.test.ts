@@ -65,6 +65,29 @@ describe("texts that are made to be heavy", () => {
     expect(await node.rebuildDifferences(tenant)).toEqual([]);
   });
 
+  it("schema texts that the main thread could not read, made at once or by and by", async () => {
+    const text = (bytes: number): string => `'${"x".repeat(bytes)}'`;
+    for (const sql of [
+      `CREATE VIEW long AS SELECT ${text(65_000)} AS x`,
+      `CREATE VIEW long AS SELECT ${text(200_000)} AS x`,
+      `CREATE TABLE long (x DEFAULT ${text(70_000)})`,
+      `CREATE TRIGGER long AFTER INSERT ON t BEGIN SELECT ${text(70_000)}; END`,
+      `CREATE INDEX long ON t (v) WHERE v <> ${text(70_000)}`,
+    ])
+      await fails(run(sql), "unsupported_sql");
+    await run(`CREATE TABLE grows (x DEFAULT ${text(50_000)})`);
+    await fails(run(`ALTER TABLE grows ADD COLUMN y DEFAULT ${text(20_000)}`), "unsupported_sql");
+    await run(`CREATE VIEW allowed AS SELECT ${text(50_000)} AS x`);
+    await run("INSERT INTO grows DEFAULT VALUES");
+    expect(await query("SELECT length(x) AS n FROM grows UNION ALL SELECT length(x) FROM allowed")).toEqual([
+      { n: 50_000 },
+      { n: 50_000 },
+    ]);
+    await run("DROP TABLE grows");
+    await run("DROP VIEW allowed");
+    expect(await node.rebuildDifferences(tenant)).toEqual([]);
+  });
+
   it("texts that are only to be described, to read or to write", async () => {
     await run("CREATE VIEW d0 AS SELECT id, v FROM t");
     for (let at = 1; at <= 8; at += 1)
