@@ -1,10 +1,11 @@
 /**
- * Batches whose results are taken in pages: a step runs when those before it were taken, so that no more is held than one
+ * Batches, step by step. Of one whose results are taken in pages a step runs when those before it were taken, so that no more is held than one
  * page, or a result that is small.
  *
  * Kept: what one step holds is let go of before the next runs, and when the taker leaves in the middle.
  */
 import type { Page } from "./projection/paged-read.ts";
+import { resultBytes } from "./projection/values.ts";
 import type { BatchOutcome, BatchPart, BatchStep, SessionResult, SessionStatement } from "./sql-session.ts";
 
 /** A result, with the rows that were found, or that are found as they are taken. */
@@ -17,6 +18,34 @@ export interface PageRunner {
   /** All steps in one turn, if they can be; undefined if they must run one by one. */
   readonly atOnce?: () => Promise<readonly BatchOutcome[] | undefined>;
   readonly start: (statement: SessionStatement) => Promise<PagedResult>;
+}
+
+/** Steps one by one, whose results together are bounded; one that fails does not stop those after it. */
+export async function runSteps(
+  steps: readonly BatchStep[],
+  runner: {
+    readonly autocommit: () => boolean;
+    readonly maxResultBytes: number;
+    readonly run: (statement: SessionStatement, maxResultBytes: number) => Promise<SessionResult>;
+  },
+): Promise<readonly BatchOutcome[]> {
+  const outcomes: BatchOutcome[] = [];
+  let leftBytes = runner.maxResultBytes;
+  for (const { when, statement, refused } of steps) {
+    if (when?.({ outcomes, autocommit: runner.autocommit() }) === false) {
+      outcomes.push(undefined);
+      continue;
+    }
+    try {
+      if (refused !== undefined) throw refused;
+      const result = await runner.run(statement, leftBytes);
+      leftBytes -= resultBytes(result.rows);
+      outcomes.push({ result });
+    } catch (error) {
+      outcomes.push({ error: error as Error });
+    }
+  }
+  return outcomes;
 }
 
 const NO_ROWS: readonly [] = [];

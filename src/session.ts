@@ -15,10 +15,9 @@ import type { Page } from "./projection/paged-read.ts";
 import { splitSql } from "./projection/sql-splitter.ts";
 import { mayRead, parseControl, type SessionControl } from "./projection/sql-text.ts";
 import type { StatementDescription } from "./projection/statement-cache.ts";
-import { resultBytes } from "./projection/values.ts";
 import type { StatementRequest, StatementResult } from "./projection/writer.ts";
 import { isTooLarge, type PlannedStep, runAsOneJob, runAsOneRead } from "./session-batch.ts";
-import { type PagedResult, pagesOf } from "./session-pages.ts";
+import { type PagedResult, pagesOf, runSteps } from "./session-pages.ts";
 import {
   type BatchOutcome,
   type BatchPart,
@@ -62,7 +61,14 @@ export class Session implements SqlSession {
   async batch(steps: readonly BatchStep[]): Promise<readonly BatchOutcome[]> {
     this.#requireOpen();
     const planned = steps.map((step) => ({ ...step, control: parseControl(textOf(step.statement.sql)) }));
-    return (await this.#batchAtOnce(planned)) ?? this.#batchInSteps(planned);
+    return (
+      (await this.#batchAtOnce(planned)) ??
+      runSteps(planned, {
+        autocommit: () => this.autocommit,
+        maxResultBytes: this.#ports.maxResultBytes,
+        run: (statement, maxResultBytes) => this.#run(statement, maxResultBytes),
+      })
+    );
   }
 
   batchPages(steps: readonly BatchStep[]): AsyncGenerator<BatchPart, void> {
@@ -191,26 +197,6 @@ export class Session implements SqlSession {
       await close();
       throw error;
     }
-  }
-
-  async #batchInSteps(steps: readonly PlannedStep[]): Promise<readonly BatchOutcome[]> {
-    const outcomes: BatchOutcome[] = [];
-    let leftBytes = this.#ports.maxResultBytes;
-    for (const { when, statement, refused } of steps) {
-      if (when?.({ outcomes, autocommit: this.autocommit }) === false) {
-        outcomes.push(undefined);
-        continue;
-      }
-      try {
-        if (refused !== undefined) throw refused;
-        const result = await this.#run(statement, leftBytes);
-        leftBytes -= resultBytes(result.rows);
-        outcomes.push({ result });
-      } catch (error) {
-        outcomes.push({ error: error as Error });
-      }
-    }
-    return outcomes;
   }
 
   async #run(statement: SessionStatement, maxResultBytes: number): Promise<SessionResult> {

@@ -10,9 +10,9 @@ import type { Page } from "./projection/paged-read.ts";
 import { splitSql } from "./projection/sql-splitter.ts";
 import { parseControl, type SessionControl } from "./projection/sql-text.ts";
 import type { StatementDescription } from "./projection/statement-cache.ts";
-import { resultBytes, type SqlValue } from "./projection/values.ts";
+import type { SqlValue } from "./projection/values.ts";
 import type { StatementResult } from "./projection/writer.ts";
-import { pagesOf } from "./session-pages.ts";
+import { pagesOf, runSteps } from "./session-pages.ts";
 import {
   type BatchOutcome,
   type BatchPart,
@@ -62,24 +62,12 @@ export class SharedSession implements SqlSession {
     return this.#run(statement, this.#maxResultBytes);
   }
 
-  async batch(steps: readonly BatchStep[]): Promise<readonly BatchOutcome[]> {
-    const outcomes: BatchOutcome[] = [];
-    let leftBytes = this.#maxResultBytes;
-    for (const { when, statement, refused } of steps) {
-      if (when?.({ outcomes, autocommit: this.autocommit }) === false) {
-        outcomes.push(undefined);
-        continue;
-      }
-      try {
-        if (refused !== undefined) throw refused;
-        const result = await this.#run(statement, leftBytes);
-        leftBytes -= resultBytes(result.rows);
-        outcomes.push({ result });
-      } catch (error) {
-        outcomes.push({ error: error as Error });
-      }
-    }
-    return outcomes;
+  batch(steps: readonly BatchStep[]): Promise<readonly BatchOutcome[]> {
+    return runSteps(steps, {
+      autocommit: () => this.autocommit,
+      maxResultBytes: this.#maxResultBytes,
+      run: (statement, maxResultBytes) => this.#run(statement, maxResultBytes),
+    });
   }
 
   /** Rows are found at once, for the record of a use counts them; each page of them leaves only while the grant stands. */

@@ -163,6 +163,7 @@ export class JsonReader {
     const named = absent(stmt["named_args"]) ? [] : list(stmt["named_args"], `${place}.named_args`);
     if (args.length + named.length > MAX_ARGUMENTS)
       throw invalid(`${place} has more than ${MAX_ARGUMENTS} arguments`);
+    this.#budget.takeArguments(args.length + named.length);
     const wantRows = stmt["want_rows"] ?? true;
     if (typeof wantRows !== "boolean") throw invalid(`${place}.want_rows is no boolean`);
     return {

@@ -4,6 +4,8 @@ import { kimberliteError } from "../errors.ts";
 export interface HranaLimits {
   /** Requests in a pipeline, and steps in a batch. */
   readonly maxSteps: number;
+  /** Arguments of all statements of a message. */
+  readonly maxArguments: number;
   /** Parts of all conditions of a batch. */
   readonly maxConditions: number;
   /** How deep a condition is nested. */
@@ -33,6 +35,7 @@ export interface HranaLimits {
 
 export const HRANA_LIMITS: HranaLimits = {
   maxSteps: 10_000,
+  maxArguments: 250_000,
   maxConditions: 100_000,
   maxConditionDepth: 16,
   maxStoredTexts: 1_000,
@@ -56,6 +59,7 @@ export function invalid(message: string): Error {
 
 /** Counts what a message holds, so that no small message stands for much work. */
 export class MessageBudget {
+  #arguments = 0;
   #conditions = 0;
   readonly #limits: HranaLimits;
 
@@ -65,6 +69,12 @@ export class MessageBudget {
 
   requireSteps(count: number): void {
     if (count > this.#limits.maxSteps) throw invalid(`more than ${this.#limits.maxSteps} steps or requests`);
+  }
+
+  takeArguments(count: number): void {
+    this.#arguments += count;
+    const { maxArguments } = this.#limits;
+    if (this.#arguments > maxArguments) throw invalid(`more than ${maxArguments} arguments`);
   }
 
   /** Before each part of a condition. */

@@ -293,6 +293,7 @@ export class ProtobufReader {
     const namedArgs: NamedArgument[] = [];
     let wantRows = true;
     const take = (): void => {
+      this.#budget.takeArguments(1);
       if (args.length + namedArgs.length >= MAX_ARGUMENTS)
         throw invalid(`more than ${MAX_ARGUMENTS} arguments`);
     };

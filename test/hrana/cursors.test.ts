@@ -163,6 +163,7 @@ describe("a cursor over WebSocket", () => {
     for (let count = 0; count < 6; count += 1) {
       await speaker.ask({ type: "open_cursor", stream_id: 1, cursor_id: count, batch });
       const fetched = await speaker.ask({ type: "fetch_cursor", cursor_id: count, max_count: 600 });
+      expect(fetched.response?.entries?.find(({ error }) => error !== undefined)).toBeUndefined();
       expect(fetched.response?.entries?.length).toBeGreaterThan(100);
       expect(fetched.response?.done).toBe(false);
       await speaker.ask({ type: "close_cursor", cursor_id: count });

@@ -1,6 +1,14 @@
 /** Grants through their life: made, used, refused, ended; and what both tenants' audit streams say of it. */
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { type AuditEntry, Duration, Permissions, StreamId, type TenantId } from "../../src/index.ts";
+import {
+  type AuditEntry,
+  Duration,
+  type KimberliteError,
+  Permissions,
+  type SharedOptions,
+  StreamId,
+  type TenantId,
+} from "../../src/index.ts";
 import { codeOf, HIDDEN, Hospitals, OWNER, READER, STRANGER } from "./hospitals.ts";
 
 let hospitals: Hospitals;
@@ -265,6 +273,38 @@ describe("both audit streams", () => {
     expect(await told(STRANGER)).toEqual(asked.map(() => "grant.use refused grant_not_found"));
     await hospitals.reopen();
     expect(await told(OWNER)).toEqual(["grant.use refused grant_not_found"]);
+  });
+});
+
+describe("a refusal", () => {
+  it("of a grant that is another's is that of one that nobody has, in words, records and time", async () => {
+    const { db } = hospitals;
+    const foreign = await hospitals.grant({ toTenant: STRANGER });
+    const asked: Record<string, SharedOptions & { stream: StreamId }> = {
+      foreign: { grant: foreign.id, stream: hospitals.table },
+      absent: { grant: "0".repeat(32), stream: hospitals.table },
+      "of another stream": { grant: foreign.id, stream: hospitals.secrets },
+      "of no stream": { grant: foreign.id, stream: StreamId(OWNER, 9_999) },
+      "of no tenant": { grant: foreign.id, stream: StreamId(4_711, 100) },
+    };
+    const spent = new Map(Object.keys(asked).map((what) => [what, [] as number[]]));
+    const answers = new Set<string>();
+    for (let round = 0; round < 40; round += 1) {
+      for (const [what, { stream, ...options }] of Object.entries(asked)) {
+        const before = (await db.describeTenant(READER)).size;
+        const startedMs = performance.now();
+        const error = (await db
+          .queryShared(READER, stream, COUNT, [], options)
+          .catch((thrown: unknown) => thrown)) as KimberliteError;
+        spent.get(what)?.push(performance.now() - startedMs);
+        answers.add(`${error.code} ${error.message} ${JSON.stringify(error.detail)}`);
+        expect((await db.describeTenant(READER)).size).toBe(before + 1n);
+      }
+    }
+    expect(answers.size).toBe(1);
+    const medians = [...spent.values()].map((all) => all.sort((a, b) => a - b)[20] as number);
+    // The same steps: what differs is the machine's.
+    expect(Math.max(...medians) / Math.min(...medians)).toBeLessThan(3);
   });
 });
 

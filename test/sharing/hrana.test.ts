@@ -5,7 +5,8 @@ import { registerHrana } from "../../src/hrana/register.ts";
 import type { Grant } from "../../src/index.ts";
 import { Server } from "../../src/server/server.ts";
 import { Speaker } from "../hrana/sockets.ts";
-import { HIDDEN, Hospitals, OWNER, READER } from "./hospitals.ts";
+import { ATTACKS } from "./attacks.ts";
+import { HIDDEN, HIDDEN_NAMES, Hospitals, OWNER, READER } from "./hospitals.ts";
 
 let hospitals: Hospitals;
 let server: Server;
@@ -59,6 +60,41 @@ it.each([
   );
   expect(refusal).not.toMatch(new RegExp(`no error|${HIDDEN}`));
 });
+
+it("reaches nothing that is not shared, by any SQL, run, described, in a batch or through a cursor", async () => {
+  const { token } = await hospitals.db.createApiKey(READER, {
+    role: "reader",
+    name: "attacks",
+    grant: grant.id,
+  });
+  const steps = ATTACKS.map(([, sql]) => ({ stmt: { sql } }));
+  const requests = ATTACKS.flatMap(([, sql]) => [
+    { type: "execute", stmt: { sql } },
+    { type: "describe", sql },
+    { type: "sequence", sql },
+  ]);
+  const ask = async (path: string, body: object): Promise<string> => {
+    const response = await fetch(`${server.address.url}/v3/${path}`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+    expect(response.status).toBe(200);
+    return response.text();
+  };
+  const pipeline = JSON.parse(await ask("pipeline", { requests })) as { results: unknown[] };
+  expect(pipeline.results.length).toBe(requests.length);
+  const batch = await ask("pipeline", { requests: [{ type: "batch", batch: { steps } }] });
+  const cursor = await ask("cursor", { baton: null, batch: { steps } });
+  for (const text of [JSON.stringify(pipeline), batch, cursor]) expect(text).not.toContain(HIDDEN);
+  // An error may repeat a name that was asked for, and no other.
+  for (const [at, result] of pipeline.results.entries()) {
+    const [what, sql] = ATTACKS[Math.floor(at / 3)] as (typeof ATTACKS)[number];
+    const text = JSON.stringify(result);
+    const names = HIDDEN_NAMES.filter((name) => text.includes(name) && !sql.includes(name));
+    expect([what, names]).toEqual([what, []]);
+  }
+}, 60_000);
 
 it("takes no writing transaction", async () => {
   await expect(client.batch(["DELETE FROM patients"], "write")).rejects.toThrow();
