@@ -12,6 +12,7 @@ import { createLog } from "../server/log.ts";
 import { Server } from "../server/server.ts";
 import { gatherSettings } from "../server/setting-sources.ts";
 import { nodeIssuersOf, openOptionsOf, type ServerSettings } from "../server/settings.ts";
+import { startTracing } from "../server/tracing.ts";
 import type { GlobalOptions } from "./arguments.ts";
 import { reportFailure } from "./failure.ts";
 import { installationPaths, openInstallation, rotateOpenMasterKeyTo } from "./installation.ts";
@@ -29,6 +30,12 @@ export async function serve(options: ServeFlags): Promise<undefined> {
   const config = parseServerConfig(settings);
   const { masterKeys } = config;
   const paths = installationPaths(options.dir);
+  const onWarning = (error: unknown): void => void reportFailure(error, options.json === true);
+  const stopTracing = await startTracing({
+    settings: config.telemetry,
+    environment: process.env,
+    onWarning,
+  });
   const db = await openInstallation(paths, openOptionsOf(config));
   try {
     await using server = await Server.start({
@@ -41,7 +48,7 @@ export async function serve(options: ServeFlags): Promise<undefined> {
         if (!Object.hasOwn(masterKeys, name)) throw notConfigured();
         return rotateOpenMasterKeyTo(paths, db, { to: masterKeys[name] as string, ...by });
       },
-      onWarning: (error) => reportFailure(error, options.json === true),
+      onWarning,
     });
     const stop = reloadWhenAsked(server, options);
     const { url } = server.address;
@@ -53,6 +60,7 @@ export async function serve(options: ServeFlags): Promise<undefined> {
     stop();
   } finally {
     await db.close();
+    await stopTracing?.();
   }
 }
 

@@ -111,6 +111,16 @@ const Issuer = Type.Object(
   { additionalProperties: false },
 );
 
+const Telemetry = Type.Object(
+  {
+    tracesUrl: Type.Optional(
+      Type.String({ minLength: 1, description: "where a collector takes OTLP traces over HTTP" }),
+    ),
+    serviceName: Type.String({ default: "kimberlite", minLength: 1, maxLength: 255 }),
+  },
+  { additionalProperties: false },
+);
+
 const Path = (about: string): Type.TString => Type.String({ minLength: 1, description: about });
 
 const Schema = Type.Object(
@@ -168,6 +178,7 @@ const Schema = Type.Object(
     }),
     limits: Limits,
     database: Database,
+    telemetry: Telemetry,
   },
   { additionalProperties: false },
 );
@@ -183,6 +194,7 @@ export function parseServerConfig(settings: ServerSettings = {}): ServerConfig {
     jwks: overlaid(Jwks, settings.jwks),
     limits: overlaid(Limits, settings.limits),
     database: overlaid(Database, settings.database),
+    telemetry: overlaid(Telemetry, settings.telemetry),
   };
   // The compiler compares the schema with the interface here.
   if (checker.Check(config)) {

@@ -36,6 +36,12 @@ export interface DatabaseSettings extends StatementLimits {
   readonly maxOpenTenants: number;
 }
 
+/** Where traces go. */
+export interface TelemetrySettings {
+  readonly tracesUrl?: string;
+  readonly serviceName: string;
+}
+
 /** A server's settings, complete. */
 export interface ServerConfig {
   readonly host: string;
@@ -53,6 +59,8 @@ export interface ServerConfig {
   readonly limits: ServerLimits;
   /** For who opens the database: a `Server` is given one that is open. */
   readonly database: DatabaseSettings;
+  /** For the process: tracing is of all servers in it. */
+  readonly telemetry: TelemetrySettings;
 }
 
 /** An issuer of the node's own, as it is written. */
@@ -92,9 +100,12 @@ export interface MetricsSettings {
 }
 
 /** A server's settings as they are given: what is absent has its default. */
-export type ServerSettings = Partial<Omit<ServerConfig, "limits" | "metrics" | "jwks" | "database">> & {
+export type ServerSettings = Partial<
+  Omit<ServerConfig, "limits" | "metrics" | "jwks" | "database" | "telemetry">
+> & {
   readonly limits?: Partial<ServerLimits>;
   readonly metrics?: Partial<MetricsSettings>;
   readonly jwks?: Partial<JwksPolicy>;
   readonly database?: Partial<DatabaseSettings>;
+  readonly telemetry?: Partial<TelemetrySettings>;
 };
