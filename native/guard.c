@@ -56,7 +56,7 @@ static const int SWITCHES[][2] = {
 
 static void setup_function(sqlite3_context *context, int argc, sqlite3_value **argv){
   Guard *g = sqlite3_user_data(context);
-  int rc = argc==3 && sqlite3_value_bytes(argv[0])==SECRET_SIZE && !g->ready ? SQLITE_OK : SQLITE_MISUSE;
+  int rc = argc==4 && sqlite3_value_bytes(argv[0])==SECRET_SIZE && !g->ready ? SQLITE_OK : SQLITE_MISUSE;
   if( rc==SQLITE_OK ) memcpy(g->secret, sqlite3_value_blob(argv[0]), SECRET_SIZE);
   for(size_t i=0; rc==SQLITE_OK && i<sizeof SWITCHES/sizeof SWITCHES[0]; i++){
     rc = sqlite3_db_config(g->db, SWITCHES[i][0], SWITCHES[i][1], (int*)0);
@@ -66,6 +66,7 @@ static void setup_function(sqlite3_context *context, int argc, sqlite3_value **a
   for(size_t i=0; i<sizeof LIMITS/sizeof LIMITS[0]; i++) sqlite3_limit(g->db, LIMITS[i][0], LIMITS[i][1]);
   sqlite3_limit(g->db, SQLITE_LIMIT_LENGTH, sqlite3_value_int(argv[1]));
   sqlite3_limit(g->db, SQLITE_LIMIT_SQL_LENGTH, sqlite3_value_int(argv[2]));
+  kimberlite_limit_memory(sqlite3_value_int64(argv[3]));
   g->ready = 1;
 }
 
@@ -109,7 +110,7 @@ static void leave_function(sqlite3_context *context, int argc, sqlite3_value **a
   if( g->marked && sqlite3_last_insert_rowid(g->db)==NO_ROWID ) sqlite3_set_last_insert_rowid(g->db, g->rowid);
   g->marked = 0;
   sqlite3_db_status(g->db, SQLITE_DBSTATUS_DEFERRED_FKS, &unresolved, &highest, 0);
-  int bits = g->seen | (unresolved ? DEFERRED_FKS : 0) | (expired ? EXPIRED : 0);
+  int bits = g->seen | (unresolved ? DEFERRED_FKS : 0) | (expired ? EXPIRED : 0) | (expired==STARVED ? OUT_OF_MEMORY : 0);
   sqlite3_result_int64(context, bits | (g->asked ? compiled_bytes(g)<<SIZE_SHIFT : 0));
 }
 
@@ -157,7 +158,7 @@ static const struct {
   int argc;
   void (*call)(sqlite3_context*, int, sqlite3_value**);
 } CALLS[] = {
-    {"kimberlite_setup", 3, setup_function}, {"kimberlite_enter", 3, enter_function},
+    {"kimberlite_setup", 4, setup_function}, {"kimberlite_enter", 3, enter_function},
     {"kimberlite_leave", 1, leave_function}, {"kimberlite_denied", 1, denied_function},
     {"kimberlite_config", 3, config_function}, {"kimberlite_scrub", 1, scrub_function},
     {"kimberlite_offer", 5, kimberlite_offer}, {"kimberlite_collation", 3, kimberlite_collation},

@@ -29,8 +29,11 @@ enum { SECRET_SIZE = 16 };
 /* Bits of kimberlite_leave. */
 enum {
   DEFERRED_FKS = 1, EXPIRED = 2, SCHEMA = 4, ALTER = 8, STATISTICS = 16, VTABLE = 32, ROWS = 64,
-  PRAGMA_SET = 128, SEQUENCE = 256, INSERTS = 512, ASKS_ROWID = 1024, SIZE_SHIFT = 16
+  PRAGMA_SET = 128, SEQUENCE = 256, INSERTS = 512, ASKS_ROWID = 1024, OUT_OF_MEMORY = 2048, SIZE_SHIFT = 16
 };
+
+/* Why the watchdog interrupted what ran. */
+enum { IN_TIME = 0, LATE = 1, STARVED = 2 };
 
 /* The guard of one connection. */
 typedef struct Guard Guard;
@@ -51,8 +54,8 @@ struct Guard {
   char denied[201];        /* the first denial since enter */
   Source *sources;         /* what this connection offers to others */
   Guard *next, **link;     /* the watchdog's: place among the armed, while link is not 0 */
-  int64_t deadline_ns;     /* the watchdog's */
-  int expired;             /* the watchdog's; the authorizer looks at it */
+  int64_t armed_ns, deadline_ns; /* the watchdog's */
+  int expired;             /* the watchdog's: IN_TIME, LATE or STARVED; the authorizer looks at it */
 };
 
 /* The guard, if `given` is its secret; else 0 with the error set. */
@@ -64,8 +67,14 @@ int kimberlite_authorize(void *guard, int action, const char *a, const char *b, 
 /* Forgets an earlier expiry and, with a deadline above 0, arms it. 0 when there is no thread to watch. */
 int kimberlite_arm(Guard *g, sqlite3_int64 deadline_ms);
 
-/* After it returns no interrupt comes. Returns whether the deadline passed since kimberlite_arm. */
+/* After it returns no interrupt comes. Returns IN_TIME, LATE if the deadline passed since kimberlite_arm, or STARVED. */
 int kimberlite_disarm(Guard *g);
+
+/*
+ * Bytes of the process's heap of C from which on the watchdog stops what has run longest, the last value above 0 that was
+ * set. Does nothing where the allocator does not tell how much it has given out.
+ */
+void kimberlite_limit_memory(sqlite3_int64 bytes);
 
 /* Registers kimberlite_row and kimberlite_col; returns an SQLite result code. */
 int kimberlite_register_rowcodec(sqlite3 *db);

@@ -168,7 +168,12 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
     "The interactive transaction was held open past its time limit and was rolled back.",
   ),
   transaction_closed: row("reject", 409, 3, "The transaction has ended already."),
-  result_too_large: row("reject", 413, 7, "The result exceeds the limit of rows or bytes."),
+  result_too_large: row(
+    "reject",
+    413,
+    7,
+    "The result exceeds the limit of rows or bytes, or the statement needs more memory than it may have.",
+  ),
   value_too_large: row("reject", 413, 7, "A value, row or statement exceeds its size limit."),
   transaction_too_large: row(
     "reject",

@@ -98,7 +98,7 @@ function parseLimits(limits: Partial<StatementLimits> | undefined): StatementLim
   for (const [name, value] of given) {
     if (!Object.hasOwn(DEFAULT_LIMITS, name))
       throw kimberliteError("invalid_argument", "there is no limit of that name");
-    parseCount(value, { name, min: 1, max: MAX_LIMIT });
+    parseCount(value, { name, min: 1, max: name === "maxMemoryBytes" ? Number.MAX_SAFE_INTEGER : MAX_LIMIT });
   }
   return { ...DEFAULT_LIMITS, ...(Object.fromEntries(given) as Partial<StatementLimits>) };
 }

@@ -63,7 +63,7 @@ sqlite3 *open_guarded(const char *path){
   if( sqlite3_open(path, &db)!=SQLITE_OK ) fail("open %s", path);
   if( sqlite3_guard_init(db, &error, 0)!=SQLITE_OK_LOAD_PERMANENTLY ) fail("init");
   if( sqlite3_guard_init(db, &error, 0)!=SQLITE_OK_LOAD_PERMANENTLY ) fail("second init");
-  if( call(db, "SELECT kimberlite_setup(?1, 1000000, 100000)", 0)!=SQLITE_ROW ) fail("setup: %s", sqlite3_errmsg(db));
+  if( call(db, "SELECT kimberlite_setup(?1, 1000000, 100000, 0)", 0)!=SQLITE_ROW ) fail("setup: %s", sqlite3_errmsg(db));
   return db;
 }
 
@@ -153,7 +153,7 @@ static void exercise_shared(void){
 
 static void exercise(void){
   static const char *const WRONG[] = {
-      "SELECT kimberlite_setup(?1, 1, 1)", "SELECT kimberlite_enter(?1, 0, 0)", "SELECT kimberlite_enter(?1, 5, 0)",
+      "SELECT kimberlite_setup(?1, 1, 1, 1)", "SELECT kimberlite_enter(?1, 0, 0)", "SELECT kimberlite_enter(?1, 5, 0)",
       "SELECT kimberlite_enter(?1, NULL, NULL)", "SELECT kimberlite_enter(zeroblob(16), 1, 0)",
       "SELECT kimberlite_leave(x'00')", "SELECT kimberlite_leave(NULL)", "SELECT kimberlite_leave(zeroblob(0))",
       "SELECT kimberlite_leave('0123456789abcdef')", "SELECT kimberlite_denied(7)",

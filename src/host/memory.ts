@@ -3,6 +3,7 @@
  *
  * A row that was read is in the heap until it is collected, and its bytes until something else takes their place.
  */
+import { totalmem } from "node:os";
 import { getHeapStatistics, setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
@@ -19,6 +20,12 @@ export const OVERWRITING_ALLOCATOR = {
 export function overwritesFreedMemory(): boolean {
   const set = (process.env[OVERWRITING_ALLOCATOR.name] ?? "").split(":");
   return OVERWRITING_ALLOCATOR.value.split(":").every((tunable) => set.includes(tunable));
+}
+
+/** Bytes that the process may have at most: its container's, or the machine's. */
+export function machineMemory(): number {
+  const constrained = process.constrainedMemory();
+  return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
 }
 
 type Collect = (options: {

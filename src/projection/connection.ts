@@ -8,6 +8,7 @@
 import { statSync } from "node:fs";
 import Database from "better-sqlite3-multiple-ciphers";
 import { kimberliteError } from "../errors.ts";
+import { machineMemory } from "../host/memory.ts";
 import { type Guard, installGuard } from "./guard.ts";
 import { hideSchemaTable } from "./schema-table.ts";
 import type { SqliteDatabase } from "./sqlite.ts";
@@ -24,6 +25,11 @@ export interface StatementLimits {
   readonly maxSqlBytes: number;
   /** Most bytes of the changes of one transaction. */
   readonly maxTransactionBytes: number;
+  /**
+   * Memory that SQLite and other native code may hold in the process. Beyond it the statement that has run longest is
+   * stopped, of whatever tenant: `result_too_large`. Linux with glibc alone.
+   */
+  readonly maxMemoryBytes: number;
 }
 
 export const DEFAULT_LIMITS: StatementLimits = {
@@ -33,6 +39,7 @@ export const DEFAULT_LIMITS: StatementLimits = {
   maxValueBytes: 16 * 1024 * 1024,
   maxSqlBytes: 1_000_000,
   maxTransactionBytes: 128 * 1024 * 1024,
+  maxMemoryBytes: Math.min(2 * 1024 ** 3, Math.floor(machineMemory() / 2)),
 };
 
 export interface ConnectionOptions {
@@ -79,6 +86,7 @@ export function openConnection(options: ConnectionOptions): Connection {
     const guard = installGuard(db, {
       maxValueBytes: options.inline === true ? Math.min(maxValueBytes, INLINE_VALUE_BYTES) : maxValueBytes,
       maxSqlBytes: options.limits.maxSqlBytes,
+      maxMemoryBytes: options.limits.maxMemoryBytes,
     });
     return { db, guard, schemaView: hideSchemaTable(guard), inline: options.inline === true };
   } catch (error) {

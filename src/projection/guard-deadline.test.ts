@@ -71,7 +71,7 @@ describe("deadline", () => {
       db.close();
     }
     const { db, guard } = open();
-    guard.enter("read", 5);
+    guard.enter("read", 50);
     expect(() => db.prepare(ENDLESS).get()).toThrow(/interrupted/);
     guard.leave();
   });
@@ -98,7 +98,7 @@ describe("binary", () => {
   it("cannot be loaded again, and a second setup is refused", () => {
     const { db } = open();
     expect(() => db.loadExtension(guardBinary())).toThrow(/not authorized/);
-    expect(() => db.prepare("SELECT kimberlite_setup(?, 1, 1)").get(Buffer.alloc(16))).toThrow(
+    expect(() => db.prepare("SELECT kimberlite_setup(?, 1, 1, 1)").get(Buffer.alloc(16))).toThrow(
       /setup refused/,
     );
   });

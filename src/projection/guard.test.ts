@@ -328,7 +328,7 @@ describe("lists", () => {
     "sqlite_log(1, 'x')",
     "kimberlite_row(1)",
     "kimberlite_col(x'8101', 0)",
-    "kimberlite_setup(zeroblob(16), 1, 1)",
+    "kimberlite_setup(zeroblob(16), 1, 1, 1)",
     "kimberlite_enter(zeroblob(16), 1, 1)",
     "kimberlite_denied(zeroblob(16))",
     "kimberlite_config(zeroblob(16), 'defensive', 0)",

@@ -27,12 +27,14 @@ export type EnterMode = GuardMode | "insert" | "replay";
 /** What `last_insert_rowid` is when a statement that was entered as `insert` inserted nothing. */
 export const NO_ROWID: bigint = -9_000_000_000_000_000_001n;
 
-/** What happened between `enter` and `leave`. All but the first two tell what was compiled, not what has run. */
+/** What happened between `enter` and `leave`. All but the first three tell what was compiled, not what has run. */
 export interface GuardReport {
   /** Deferred foreign keys are violated; COMMIT would fail. */
   readonly deferredViolations: boolean;
   /** The deadline passed; what ran then was interrupted. */
   readonly deadlineFired: boolean;
+  /** It was stopped before, for the memory that the process holds; `deadlineFired` too. */
+  readonly outOfMemory: boolean;
   /** CREATE, DROP or ALTER of anything. `rowWrites` may accompany it: SQLite asks for the rows of a dropped table. */
   readonly schemaChange: boolean;
   readonly alterTable: boolean;
@@ -68,6 +70,11 @@ export interface GuardOptions {
   readonly maxValueBytes: number;
   /** Longest SQL text on this connection. */
   readonly maxSqlBytes: number;
+  /**
+   * Memory that SQLite and all else in the heap of C may hold in this process before what has run longest is stopped; of the
+   * process, as the last connection has it. Not bounded unless given, and where glibc is not the C library.
+   */
+  readonly maxMemoryBytes?: number;
 }
 
 /** Speaks to the guard of one connection. Not usable after the connection closes. */
@@ -126,6 +133,7 @@ const BITS = {
   sequenceWrites: 256,
   inserts: 512,
   asksRowid: 1024,
+  outOfMemory: 2048,
 } as const;
 /** The bytes are behind the bits. */
 const BITS_END = 2 ** 16;
@@ -175,7 +183,8 @@ export function installGuard(db: SqliteDatabase, options: GuardOptions): Guard {
   const secret = randomBytes(16);
   try {
     db.loadExtension(binary);
-    db.prepare("SELECT kimberlite_setup(?, ?, ?)").get(secret, options.maxValueBytes, options.maxSqlBytes);
+    const { maxValueBytes, maxSqlBytes, maxMemoryBytes = 0 } = options;
+    db.prepare("SELECT kimberlite_setup(?, ?, ?, ?)").get(secret, maxValueBytes, maxSqlBytes, maxMemoryBytes);
   } catch (cause) {
     throw kimberliteError("runtime_unsupported", "the SQLite guard does not load", { cause });
   }
@@ -300,6 +309,7 @@ function decodeReport(number: number): GuardReport {
   return {
     deferredViolations: (bits & BITS.deferredViolations) !== 0,
     deadlineFired: (bits & BITS.deadlineFired) !== 0,
+    outOfMemory: (bits & BITS.outOfMemory) !== 0,
     schemaChange: (bits & BITS.schemaChange) !== 0,
     alterTable: (bits & BITS.alterTable) !== 0,
     analyzeOrReindex: (bits & BITS.analyzeOrReindex) !== 0,

@@ -41,7 +41,7 @@ export class PagedRead {
     try {
       page = takePage(rows, maxBytes);
     } catch (error) {
-      throw fromSqlite(error, guard, guard.leave().deadlineFired);
+      throw fromSqlite(error, guard, guard.leave());
     }
     guard.leave();
     this.#leftMs -= performance.now() - startedMs;

@@ -134,7 +134,7 @@ export class ProjectionReader {
       return fetch();
     } catch (error) {
       this.#entered = false;
-      throw fromSqlite(error, guard, guard.leave().deadlineFired);
+      throw fromSqlite(error, guard, guard.leave());
     }
   }
 

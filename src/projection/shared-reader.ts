@@ -10,7 +10,7 @@ import Database from "better-sqlite3-multiple-ciphers";
 import { kimberliteError } from "../errors.ts";
 import { Bookkeeping } from "./bookkeeping.ts";
 import type { Connection, StatementLimits } from "./connection.ts";
-import { installGuard } from "./guard.ts";
+import { type GuardReport, installGuard } from "./guard.ts";
 import type { SharedStep } from "./lane-protocol.ts";
 import { ProjectionReader } from "./reader.ts";
 import { hideSchemaTable } from "./schema-table.ts";
@@ -18,6 +18,7 @@ import { readShape } from "./shared-shape.ts";
 import { type SharedView, sameShape, sharedOffer } from "./shared-table.ts";
 import { isExplain } from "./sql-text.ts";
 import type { SqliteDatabase, SqliteStatement } from "./sqlite.ts";
+import { wasStopped } from "./sqlite-error.ts";
 import type { StatementDescription } from "./statement-cache.ts";
 import { quoteName } from "./tables.ts";
 import type { StatementRequest, StatementResult } from "./writer.ts";
@@ -67,15 +68,13 @@ export class SharedReader {
   #run(reader: ProjectionReader, request: StatementRequest): StatementResult {
     const { guard } = this.#owner;
     guard.enter("read", request.timeLimitMs ?? this.#limits.timeLimitMs);
-    let report: { readonly deadlineFired: boolean } | undefined;
+    let report: GuardReport | undefined;
     try {
       return reader.queryBounded(request);
     } catch (error) {
       report = guard.leave();
       // Either connection may be the one that the deadline stopped.
-      if (report.deadlineFired)
-        throw kimberliteError("statement_timeout", "the statement ran past its time limit");
-      throw error;
+      throw wasStopped(report) ?? error;
     } finally {
       if (report === undefined) guard.leave();
     }

@@ -1,6 +1,6 @@
 /** Turns what SQLite and its binding throw into the error family, without a value of any row in it. */
 import { KimberliteError, kimberliteError } from "../errors.ts";
-import { denialHint, type Guard } from "./guard.ts";
+import { denialHint, type Guard, type GuardReport } from "./guard.ts";
 
 /** SQLite repeats the part of the text that it does not understand, however long. */
 const MAX_MESSAGE = 300;
@@ -12,11 +12,11 @@ interface SqliteErrorLike {
 
 /**
  * @param guard of the connection that failed: it knows what was denied, and whether the deadline fired.
- * @param timedOut whether the deadline fired during the statement.
+ * @param report what the guard reports of the statement.
  */
-export function fromSqlite(error: unknown, guard: Guard | undefined, timedOut = false): Error {
+export function fromSqlite(error: unknown, guard: Guard | undefined, report?: Stopped): Error {
   if (error instanceof KimberliteError) return error;
-  if (isSqliteError(error)) return fromCode(error, guard, timedOut);
+  if (isSqliteError(error)) return fromCode(error, guard, report);
   if (error instanceof RangeError || error instanceof TypeError) return fromBinding(error);
   return error as Error;
 }
@@ -35,7 +35,7 @@ export function isProjectionDamage(error: unknown): boolean {
   return known instanceof KimberliteError && known.code === "projection_damaged";
 }
 
-function fromCode(error: SqliteErrorLike & Error, guard: Guard | undefined, timedOut: boolean): Error {
+function fromCode(error: SqliteErrorLike & Error, guard: Guard | undefined, report?: Stopped): Error {
   const { code, message } = error;
   if (code.startsWith("SQLITE_CONSTRAINT")) return constraint(code, message);
   // SQLite lengthens the index of its write-ahead log so, and does not say why it could not: there is no space.
@@ -43,7 +43,7 @@ function fromCode(error: SqliteErrorLike & Error, guard: Guard | undefined, time
     return kimberliteError("disk_full", "the disk is full", { cause: error });
   if (code.startsWith("SQLITE_IOERR"))
     return kimberliteError("disk_failed", `the projection's disk failed (${code})`);
-  if (code === "SQLITE_ERROR" && /^not authorized/.test(message)) return denied(guard, timedOut);
+  if (code === "SQLITE_ERROR" && /^not authorized/.test(message)) return denied(guard, report);
   if (/^cannot VACUUM/.test(message)) {
     return kimberliteError(
       "unsupported_sql",
@@ -52,9 +52,9 @@ function fromCode(error: SqliteErrorLike & Error, guard: Guard | undefined, time
   }
   switch (code) {
     case "SQLITE_INTERRUPT":
-      return timedOut ? ranLong() : kimberliteError("aborted", "the statement was interrupted");
+      return wasStopped(report) ?? kimberliteError("aborted", "the statement was interrupted");
     case "SQLITE_AUTH":
-      return denied(guard, timedOut);
+      return denied(guard, report);
     case "SQLITE_TOOBIG":
       return kimberliteError("value_too_large", "a value or the statement's text exceeds its size limit");
     case "SQLITE_NOMEM":
@@ -99,14 +99,22 @@ function constraint(code: string, message: string): Error {
 const WRITES =
   /^(?:INSERT|UPDATE|DELETE|ALTER_TABLE|REINDEX|ANALYZE|(?:CREATE|DROP)_(?:TABLE|INDEX|VIEW|TRIGGER))$/;
 
-function ranLong(): Error {
-  return kimberliteError("statement_timeout", "the statement ran past its time limit");
+type Stopped = Pick<GuardReport, "deadlineFired" | "outOfMemory">;
+
+/** Of a statement that the guard stopped, why. */
+export function wasStopped(report: Stopped | undefined): Error | undefined {
+  if (report?.outOfMemory === true)
+    return kimberliteError("result_too_large", "the statement needs more memory than it may have");
+  if (report?.deadlineFired === true)
+    return kimberliteError("statement_timeout", "the statement ran past its time limit");
+  return undefined;
 }
 
 /** Past its deadline the guard permits nothing: that is no denial of what was asked for. */
-function denied(guard: Guard | undefined, timedOut: boolean): Error {
+function denied(guard: Guard | undefined, report?: Stopped): Error {
   const denial = guard?.denied();
-  if (denial === undefined && timedOut) return ranLong();
+  const stopped = denial === undefined ? wasStopped(report) : undefined;
+  if (stopped !== undefined) return stopped;
   if (guard === undefined || denial === undefined)
     return kimberliteError("unsupported_sql", "not authorized");
   const ours = /^(?:_kimberlite|sqlite)_/i.test(denial.object ?? "");

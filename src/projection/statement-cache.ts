@@ -168,7 +168,7 @@ export class StatementCache {
       const filtered = filterSchemaTable(sql, schemaView);
       if (filtered !== undefined) attempt = this.#attempt(filtered, limitMs);
     }
-    if ("failure" in attempt) throw fromSqlite(attempt.failure, guard, attempt.seen.deadlineFired);
+    if ("failure" in attempt) throw fromSqlite(attempt.failure, guard, attempt.seen);
     const { statement, seen } = attempt;
     // The rowid that a run gives is exact so.
     if (!statement.reader) statement.safeIntegers(true);

@@ -466,7 +466,7 @@ export class ProjectionWriter {
     }
     const report = guard.leave();
     this.#owed.note(report);
-    if (result === undefined) throw fromSqlite(failure, guard, report.deadlineFired);
+    if (result === undefined) throw fromSqlite(failure, guard, report);
     return result;
   }
 

@@ -80,6 +80,12 @@ const Database = Type.Object(
     maxValueBytes: Limit(DEFAULT_LIMITS.maxValueBytes, "bytes of one value or row"),
     maxSqlBytes: Limit(DEFAULT_LIMITS.maxSqlBytes, "bytes of the text of one statement"),
     maxTransactionBytes: Limit(DEFAULT_LIMITS.maxTransactionBytes, "bytes of one transaction's changes"),
+    maxMemoryBytes: Type.Integer({
+      default: DEFAULT_LIMITS.maxMemoryBytes,
+      minimum: 1,
+      maximum: Number.MAX_SAFE_INTEGER,
+      description: "memory of native code past which the statement that has run longest is stopped",
+    }),
   },
   { additionalProperties: false },
 );

@@ -72,7 +72,7 @@ describe("lanes", () => {
       await new Promise((resolve) => setImmediate(resolve));
     }
     await outcome;
-    expect(served).toBeGreaterThan(100);
+    expect(served).toBeGreaterThan(20);
   });
 
   it.each([
