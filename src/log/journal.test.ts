@@ -17,7 +17,7 @@ import { TenantId } from "../tenant/tenant-id.ts";
 import { faultyDisk, type Judge, refusing } from "../testing/faulty-disk.ts";
 import { seeded } from "../testing/seeded.ts";
 import { Journal } from "./journal.ts";
-import type { JournalEntry } from "./journal-frame.ts";
+import { type FileFrames, type JournalEntry, readFrames, refuseLostFrames } from "./journal-frame.ts";
 import { logFolder, segmentPath } from "./segment.ts";
 
 const FILE_BYTES = 8 * 1024;
@@ -265,6 +265,31 @@ describe("a running journal", () => {
     const third = await reopen();
     expect(content(root, 2)).toEqual(sealed(300, 9));
     await third.close();
+  });
+
+  it("is whole at every instant while it is recycled for several at once, with commits all the while", async () => {
+    const instants: (readonly [Buffer, Buffer])[] = [];
+    const look = (): void => void instants.push([readFileSync(journalPath(0)), readFileSync(journalPath(1))]);
+    let open = false;
+    const judge: Judge = (call) => {
+      if (open && call.path.endsWith(".jnl") && call.operation === "write") look();
+      return undefined;
+    };
+    const writers = await Writers.open(root, faultyDisk(systemDisk, judge));
+    open = true;
+    for (let round = 0; round < 3; round += 1) {
+      for (let index = 0; index < 20; index += 1) await writers.append(1, sealed(700, index + 1));
+      const { journal } = writers;
+      const more = writers.append(1, sealed(700, 99));
+      await Promise.all([journal.recycle(), journal.recycle(), journal.recycle(), more]);
+      look();
+    }
+    const framesOf = (bytes: Buffer): FileFrames => readFrames({ ...systemDisk, readFile: () => bytes }, "");
+    for (const [first, second] of instants)
+      expect(() => refuseLostFrames(framesOf(first), framesOf(second))).not.toThrow();
+    const crashed = await reopen();
+    expect(content(root, 1)).toEqual(writers.contents.get(TenantId(1)));
+    await crashed.close();
   });
 
   it("is open to the next commit, and to the next process, when a recycle failed anywhere on its way", async () => {

@@ -66,6 +66,8 @@ export class Journal {
   #writing = false;
   #scheduled = false;
   #recycling: Promise<unknown> | undefined;
+  /** The last that was asked for of `recycle`: two at a time would begin both files anew. */
+  #emptying: Promise<unknown> = Promise.resolve();
   #idle: (() => void)[] = [];
   /** Recycles under way: no frame is written meanwhile. */
   #holds = 0;
@@ -175,8 +177,14 @@ export class Journal {
    *
    * @throws `disk_full`, `disk_failed`
    */
-  async recycle(): Promise<void> {
+  recycle(): Promise<void> {
     this.#holds += 1;
+    const done = this.#emptying.then(() => this.#empty());
+    this.#emptying = done.catch(() => undefined);
+    return done;
+  }
+
+  async #empty(): Promise<void> {
     try {
       while (this.#writing) await this.#untilIdle();
       // What is durable by now is written into its segment in this turn of the event loop.
@@ -213,6 +221,7 @@ export class Journal {
   async close(): Promise<void> {
     while (this.#writing || this.#queue.length > 0) await this.#untilIdle();
     await this.#recycling?.catch(() => undefined);
+    await this.#emptying;
     try {
       await this.#serially(async () => undefined);
       await voidPlace(this.#file);

@@ -17,7 +17,7 @@
  *
  * Over 500 lines because batches, lanes and the lagging commit are one state: who may write, and what is not durable yet.
  */
-import { kimberliteError } from "../errors.ts";
+import { KimberliteError, kimberliteError } from "../errors.ts";
 import { failpoint } from "../host/failpoint.ts";
 import type { Journal } from "../log/journal.ts";
 import { decodeChanges, encodeChanges, joinRecord } from "../log/record.ts";
@@ -93,6 +93,13 @@ interface Sealed {
   readonly meta: Omit<ProjectionMeta, "nextStream">;
 }
 
+/** A lane in which transactions of the tenant are held, as long as there are some. */
+interface HeldLane {
+  readonly lease: Lease;
+  users: number;
+  readonly end: () => void;
+}
+
 const MAX_BATCH_JOBS = 512;
 const MAX_BATCH_MS = 20;
 const MAX_BATCH_BYTES = 16 * 1024 * 1024;
@@ -125,9 +132,10 @@ export class CommitPipeline {
   readonly #batchEnds: (() => void)[] = [];
   #closed: Error | undefined;
   #idle: (() => void)[] = [];
-  /** Transactions that are held or wait to be; they come one after another, and hold one lane. */
+  /** Transactions that are held or wait to be; they come one after another, in one lane. */
   #holds = 0;
   #lastHold: Promise<unknown> = Promise.resolve();
+  #held: HeldLane | undefined;
 
   constructor(parts: PipelineParts) {
     this.#parts = parts;
@@ -183,7 +191,7 @@ export class CommitPipeline {
 
   /**
    * Holds the writer over several turns of the event loop, for a bounded time, and commits what was done. A lane is found
-   * first: while all are held for others, the tenant's other writes go on.
+   * first: while all are held for others, the tenant's other writes go on. It has its turn among them unless it has to wait for one.
    *
    * @throws `overloaded` when too many wait
    */
@@ -198,24 +206,62 @@ export class CommitPipeline {
       });
       return Promise.reject(error);
     }
-    const { lanes, projectionPath } = this.#parts;
-    const enqueue = (lease: Lease): Promise<Committed<T>> =>
-      new Promise((resolve, reject) => {
-        const answer = { resolve: resolve as Job["resolve"], reject };
-        this.#enqueue({ context, run, lease, ...options, bytes: 0, ...answer });
-      });
     this.#holds += 1;
-    const done = this.#lastHold.then(() => {
-      if (this.#closed !== undefined) throw this.#closed;
-      return lanes.lease(projectionPath, enqueue, "hold");
-    });
-    this.#lastHold = done
-      .catch(() => undefined)
-      .finally(() => {
-        this.#holds -= 1;
-        this.#wakeIdle();
+    const { promise, resolve, reject } = Promise.withResolvers<Committed<T>>();
+    const submit = (held: HeldLane): void => {
+      held.users += 1;
+      const leave = (error?: unknown): void => {
+        held.users -= 1;
+        // A lane that has ended serves nobody who comes later.
+        if (error instanceof KimberliteError && error.code === "overloaded") this.#forgetHeld(held);
+        if (held.users === 0) held.end();
+      };
+      this.#enqueue({
+        ...{ context, run, lease: held.lease, bytes: 0 },
+        ...options,
+        resolve: (committed) => {
+          leave();
+          resolve(committed as Committed<T>);
+        },
+        reject: (error) => {
+          leave(error);
+          reject(error);
+        },
       });
-    return done;
+    };
+    this.#submitHeld(submit, reject);
+    return promise.finally(() => {
+      this.#holds -= 1;
+      this.#wakeIdle();
+    });
+  }
+
+  /** In its turn among the tenant's writes if a lane is free or held for the tenant already; else when it gets one. */
+  #submitHeld(submit: (held: HeldLane) => void, reject: (error: unknown) => void): void {
+    const mayJoin = this.#held !== undefined && !this.#parts.lanes.isAwaited("hold");
+    if (this.#held !== undefined && mayJoin) return submit(this.#held);
+    const first = this.#holds === 1;
+    const taken = first ? this.#takeHeld(submit) : this.#lastHold.then(() => this.#takeHeld(submit));
+    this.#lastHold = taken.catch(reject);
+  }
+
+  /** Resolves when nobody is in the lane any more. */
+  #takeHeld(submit: (held: HeldLane) => void): Promise<void> {
+    if (this.#closed !== undefined) return Promise.reject(this.#closed);
+    const { lanes, projectionPath } = this.#parts;
+    const hold = async (lease: Lease): Promise<void> => {
+      const { promise, resolve: end } = Promise.withResolvers<void>();
+      const held = { lease, users: 0, end };
+      this.#held = held;
+      submit(held);
+      await promise;
+      this.#forgetHeld(held);
+    };
+    return lanes.lease(projectionPath, hold, "hold");
+  }
+
+  #forgetHeld(held: HeldLane): void {
+    if (this.#held === held) this.#held = undefined;
   }
 
   /** Lets what is queued finish, then refuses more. */

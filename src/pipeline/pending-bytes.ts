@@ -57,7 +57,7 @@ export class PendingBytes {
 export function requestBytes({ sql, params, exact }: StatementRequest): number {
   let bytes = sizeOf(sql);
   const values = exact ?? params;
-  if (values === undefined) return bytes;
+  if (values === undefined || values === null) return bytes;
   if (Array.isArray(values)) for (const value of values as unknown[]) bytes += sizeOf(value);
   else for (const value of Object.values(values)) bytes += sizeOf(value);
   return bytes;

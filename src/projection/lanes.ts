@@ -116,6 +116,11 @@ export class Lanes {
     }
   }
 
+  /** Whether somebody waits for a lane of that use. */
+  isAwaited(use: LaneUse): boolean {
+    return this.#waiting.some((waiting) => waiting.use === use);
+  }
+
   /** Closes the connections that lanes hold to a file: before it is removed, or its tenant closed. */
   async forget(path: string): Promise<void> {
     for (const lane of this.#lanes) {
