@@ -1,6 +1,6 @@
 /**
  * The long runs of what `npm test` does in short, seeded slices: random SQL against a model, kills, power losses, disk
- * faults, every bit of a log, and the guard's fuzzers. Takes hours; stop it at any time.
+ * faults, every bit of a log, operators at once, and the guard's fuzzers. Takes hours; stop it at any time.
  *
  * usage: npm run soak -- [--fuzz-seconds N]   (KIMBERLITE_SEED repeats a seed)
  */
@@ -21,6 +21,8 @@ const runs = [
     "test/sim",
     "test/crash",
     "test/tamper",
+    "test/keys/at-once.test.ts",
+    "test/portability",
   ],
 ];
 const failed = runs.filter((args) => {
