@@ -1,7 +1,7 @@
 /** `kimberlite serve` as a user runs it, and `@libsql/client` as its client. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { type Client, createClient } from "@libsql/client";
@@ -45,10 +45,11 @@ export async function serveDataset(
   await db.close();
   const server = await startServer(options, dataset.tenants);
   const token = (tenant: number): string => tokens[tenant - 1] as string;
+  const freshId = idsOf();
   return {
     url: server.url,
     token,
-    subject: (protocol) => subjectOf(protocol, server.url, token),
+    subject: (protocol) => subjectOf(protocol, { url: server.url, token, freshId }),
     cpuUs: () => cpuUsOf(server.child),
     authenticationUs: (count) => timeAuthentications(options, token(1), count, server.stop),
     stop: server.stop,
@@ -75,7 +76,9 @@ async function startServer({ build, folder }: NodeOptions, tenants: number): Pro
     "--set",
     open,
   ];
-  const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
+  const log = openSync(join(folder, "serve.log"), "a");
+  const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", log] });
+  closeSync(log);
   const lines = createInterface({ input: child.stdout as NonNullable<typeof child.stdout> });
   const [line] = (await Promise.race([
     once(lines, "line"),
@@ -126,7 +129,24 @@ const POINT = "SELECT id, name, dob, note FROM patients WHERE id = ?";
 const RANGE = "SELECT id, name, dob, note FROM patients WHERE id BETWEEN ? AND ?";
 const UPDATE = "UPDATE patients SET note = ? WHERE id = ?";
 
-function subjectOf(protocol: Protocol, url: string, token: (tenant: number) => string): Subject {
+/** What the ways to one server share. */
+interface Shared {
+  readonly url: string;
+  readonly token: (tenant: number) => string;
+  /** An id that no row has: each way counts from where the data set ends. */
+  readonly freshId: (tenant: number, id: number) => number;
+}
+
+function idsOf(): Shared["freshId"] {
+  const last = new Map<number, number>();
+  return (tenant, id) => {
+    const fresh = Math.max(id, (last.get(tenant) ?? 0) + 1);
+    last.set(tenant, fresh);
+    return fresh;
+  };
+}
+
+function subjectOf(protocol: Protocol, { url, token, freshId }: Shared): Subject {
   const clients = new Clients(protocol === "ws" ? url.replace(/^http/, "ws") : url, token);
   const run = (tenant: number, sql: string, args: (string | number)[]): Promise<unknown> =>
     clients.run(tenant, (client) => client.execute({ sql, args }));
@@ -134,8 +154,9 @@ function subjectOf(protocol: Protocol, url: string, token: (tenant: number) => s
     name: protocol === "ws" ? "WebSocket" : "HTTP",
     blocking: false,
     insert(tenant, id) {
-      const { name, dob, note } = patient(id);
-      return run(tenant, INSERT, [id, name, dob, note]);
+      const fresh = freshId(tenant, id);
+      const { name, dob, note } = patient(fresh);
+      return run(tenant, INSERT, [fresh, name, dob, note]);
     },
     point: (tenant, id) => run(tenant, POINT, [id]),
     range: (tenant, from) => run(tenant, RANGE, [from, from + RANGE_ROWS - 1]),

@@ -217,7 +217,10 @@ export class CommitPipeline {
         if (held.users === 0) held.end();
       };
       this.#enqueue({
-        ...{ context, run, lease: held.lease, bytes: 0 },
+        context,
+        run,
+        lease: held.lease,
+        bytes: 0,
         ...options,
         resolve: (committed) => {
           leave();
@@ -238,8 +241,7 @@ export class CommitPipeline {
 
   /** In its turn among the tenant's writes if a lane is free or held for the tenant already; else when it gets one. */
   #submitHeld(submit: (held: HeldLane) => void, reject: (error: unknown) => void): void {
-    const mayJoin = this.#held !== undefined && !this.#parts.lanes.isAwaited("hold");
-    if (this.#held !== undefined && mayJoin) return submit(this.#held);
+    if (this.#held !== undefined && !this.#parts.lanes.isAwaited("hold")) return submit(this.#held);
     const first = this.#holds === 1;
     const taken = first ? this.#takeHeld(submit) : this.#lastHold.then(() => this.#takeHeld(submit));
     this.#lastHold = taken.catch(reject);

@@ -99,16 +99,14 @@ export class Jobs {
       entry.job = { ...entry.job, progress };
     });
     const ended = answered
-      .then(
-        (answer) => {
-          const clean = Clean(operation.answer, toJsonValue(answer)) as JsonValue;
-          entry.job = { ...entry.job, state: "done", endedAtUs: this.#nowUs(), answer: clean };
-        },
-        (error: unknown) => {
-          const problem = toProblem(error, requestId).body;
-          entry.job = { ...entry.job, state: "failed", endedAtUs: this.#nowUs(), problem };
-        },
-      )
+      .then((done) => {
+        const answer = Clean(operation.answer, toJsonValue(done)) as JsonValue;
+        entry.job = { ...entry.job, state: "done", endedAtUs: this.#nowUs(), answer };
+      })
+      .catch((error: unknown) => {
+        const problem = toProblem(error, requestId).body;
+        entry.job = { ...entry.job, state: "failed", endedAtUs: this.#nowUs(), problem };
+      })
       .finally(() => {
         leave();
         this.#running.delete(entry);

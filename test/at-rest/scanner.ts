@@ -31,23 +31,26 @@ export function textSecret(text: string): Secret {
 
 /** What is looked for, by the first three bytes of each form: one pass over a file finds them all. */
 export class Needles {
-  readonly #begins: Uint8Array = new Uint8Array(2 ** 24);
+  /** Whether a form begins with two bytes: small enough to stay in the processor's cache while a file goes by. */
+  readonly #begins: Uint8Array = new Uint8Array(2 ** 16);
   readonly #byPrefix: Map<number, Needle[]> = new Map();
 
   constructor(secrets: readonly Secret[]) {
     for (const needle of formsOf(secrets)) {
       const prefix = prefixAt(needle.bytes, 0);
-      this.#begins[prefix] = 1;
+      this.#begins[prefix & 0xff_ff] = 1;
       this.#byPrefix.set(prefix, [...(this.#byPrefix.get(prefix) ?? []), needle]);
     }
   }
 
   findIn(bytes: Buffer, path: string): Finding[] {
     const found = new Map<Needle, Finding>();
-    for (let at = 0; at + 3 <= bytes.length; at += 1) {
-      const prefix = prefixAt(bytes, at);
-      if (this.#begins[prefix] === 0) continue;
-      for (const needle of this.#byPrefix.get(prefix) ?? []) {
+    const begins = this.#begins;
+    const last = bytes.length - 3;
+    for (let at = 0, two = (bytes[0] ?? 0) << 8; at <= last; at += 1) {
+      two = (two >> 8) | ((bytes[at + 1] as number) << 8);
+      if (begins[two] === 0) continue;
+      for (const needle of this.#byPrefix.get(prefixAt(bytes, at)) ?? []) {
         if (!bytes.subarray(at, at + needle.bytes.length).equals(needle.bytes)) continue;
         found.set(needle, { path, secret: needle.secret, form: needle.form });
       }

@@ -277,7 +277,7 @@ describe("both audit streams", () => {
 });
 
 describe("a refusal", () => {
-  it("of a grant that is another's is that of one that nobody has, in words, records and time", async () => {
+  it("of a grant that is another's is that of one that nobody has, in words and records", async () => {
     const { db } = hospitals;
     const foreign = await hospitals.grant({ toTenant: STRANGER });
     const asked: Record<string, SharedOptions & { stream: StreamId }> = {
@@ -287,24 +287,18 @@ describe("a refusal", () => {
       "of no stream": { grant: foreign.id, stream: StreamId(OWNER, 9_999) },
       "of no tenant": { grant: foreign.id, stream: StreamId(4_711, 100) },
     };
-    const spent = new Map(Object.keys(asked).map((what) => [what, [] as number[]]));
     const answers = new Set<string>();
-    for (let round = 0; round < 40; round += 1) {
-      for (const [what, { stream, ...options }] of Object.entries(asked)) {
+    for (let round = 0; round < 3; round += 1) {
+      for (const { stream, ...options } of Object.values(asked)) {
         const before = (await db.describeTenant(READER)).size;
-        const startedMs = performance.now();
         const error = (await db
           .queryShared(READER, stream, COUNT, [], options)
           .catch((thrown: unknown) => thrown)) as KimberliteError;
-        spent.get(what)?.push(performance.now() - startedMs);
         answers.add(`${error.code} ${error.message} ${JSON.stringify(error.detail)}`);
         expect((await db.describeTenant(READER)).size).toBe(before + 1n);
       }
     }
     expect(answers.size).toBe(1);
-    const medians = [...spent.values()].map((all) => all.sort((a, b) => a - b)[20] as number);
-    // The same steps: what differs is the machine's.
-    expect(Math.max(...medians) / Math.min(...medians)).toBeLessThan(3);
   });
 });
 
