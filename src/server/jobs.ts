@@ -98,23 +98,25 @@ export class Jobs {
     const answered = work((progress) => {
       entry.job = { ...entry.job, progress };
     });
-    const ended = answered
-      .then((done) => {
-        const answer = Clean(operation.answer, toJsonValue(done)) as JsonValue;
-        entry.job = { ...entry.job, state: "done", endedAtUs: this.#nowUs(), answer };
-      })
-      .catch((error: unknown) => {
-        const problem = toProblem(error, requestId).body;
-        entry.job = { ...entry.job, state: "failed", endedAtUs: this.#nowUs(), problem };
-      })
-      .finally(() => {
-        leave();
-        this.#running.delete(entry);
-        this.#keep(entry);
-      });
+    const ended = this.#end(entry, answered, requestId).finally(() => {
+      leave();
+      this.#running.delete(entry);
+      this.#keep(entry);
+    });
     this.#running.set(entry, ended);
     this.#entries.set(answered, entry);
     return answered;
+  }
+
+  /** Writes down how a job ended. Never rejects: an answer that is not of the operation's shape is a failed job. */
+  async #end(entry: Entry, answered: Promise<unknown>, requestId: string): Promise<void> {
+    try {
+      const answer = Clean(entry.operation.answer, toJsonValue(await answered)) as JsonValue;
+      entry.job = { ...entry.job, state: "done", endedAtUs: this.#nowUs(), answer };
+    } catch (error) {
+      const problem = toProblem(error, requestId).body;
+      entry.job = { ...entry.job, state: "failed", endedAtUs: this.#nowUs(), problem };
+    }
   }
 
   /** The job whose answer a promise of `track` is. */
