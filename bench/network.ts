@@ -5,10 +5,11 @@
  */
 import { interleave } from "./compare.ts";
 import { type Dataset, datasetOf } from "./dataset.ts";
+import { forEachTenant } from "./kimberlite.ts";
 import { Driver, median, type Stretch, type Workload } from "./load.ts";
 import { PostgresServer } from "./postgres.ts";
 import type { Results } from "./results.ts";
-import { type ServedNode, serveDataset } from "./served.ts";
+import { type ServedNode, serveDataset, serveFixed } from "./served.ts";
 import { inScratch, type Setting } from "./setting.ts";
 
 const WORKLOADS: readonly Workload[] = ["points", "inserts"];
@@ -42,10 +43,15 @@ async function measureScale(place: Place, dataset: Dataset): Promise<void> {
     const subjects = [node.subject("http"), node.subject("ws")];
     if (postgres !== undefined) subjects.push(await postgres.prepare(dataset));
     const drivers = subjects.map((subject) => new Driver(subject, dataset));
+    // Opening a tenant is measured elsewhere ("cold open"); a connection for each of them is what users keep.
+    for (const subject of subjects) await forEachTenant(dataset.tenants, async (at) => subject.point(at, 1));
     for (const workload of WORKLOADS) {
       for (const callers of CONNECTIONS) await compareCell(place, { dataset, drivers, workload, callers });
     }
-    if (dataset.tenants === 1) await measureAdmission(place, node, drivers[0] as Driver);
+    if (dataset.tenants === 1) {
+      await measureCeiling(place, drivers, dataset);
+      await measureAdmission(place, node, drivers[0] as Driver);
+    }
     for (const subject of subjects) await subject.close();
   } finally {
     await node.stop();
@@ -86,6 +92,41 @@ async function compareCell({ setting, results }: Place, cell: Cell): Promise<voi
       measured: `${ratio.toFixed(2)} ×`,
       met: ratio >= 1,
     });
+  }
+}
+
+/** What the client alone could ask, and how much of that the node answers. */
+async function measureCeiling(
+  { setting, results }: Place,
+  drivers: readonly Driver[],
+  dataset: Dataset,
+): Promise<void> {
+  const fixed = await serveFixed();
+  const callers = 16;
+  const options = {
+    workload: "points",
+    callers,
+    dataset,
+    seconds: setting.seconds / setting.rounds,
+  } as const;
+  try {
+    for (const [index, protocol] of (["http", "ws"] as const).entries()) {
+      const ceiling = new Driver(fixed.subject(protocol), dataset);
+      const pair = [ceiling, drivers[index] as Driver];
+      const [most, ours] = (await interleave(pair, setting.rounds, (driver) => driver.run(options), {
+        warmUp: (driver) => driver.run(options),
+      })) as [Stretch[], Stretch[]];
+      const share = median(ours.map((round, at) => round.perSecond / (most[at] as Stretch).perSecond));
+      results.figures.push({
+        name: `network points, ${callers} connections, most that the client asks, ${ceiling.subject.name}`,
+        value: median(most.map((round) => round.perSecond)),
+        unit: "/s",
+        note: `of a server that answers from memory; the node has ${share.toFixed(2)} of it`,
+      });
+      await ceiling.subject.close();
+    }
+  } finally {
+    await fixed.stop();
   }
 }
 

@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 import { type Client, createClient } from "@libsql/client";
 import { type Dataset, newNote, patient, RANGE_ROWS } from "./dataset.ts";
 import { type NodeOptions, openNode, prepareKimberlite } from "./kimberlite.ts";
@@ -98,6 +99,23 @@ function cpuUsOf(child: ChildProcess): number {
   const text = readFileSync(`/proc/${child.pid}/stat`, "utf8");
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
   return (Number(fields[11]) + Number(fields[12])) * TICK_US;
+}
+
+/** The same clients against a server that costs nothing: the most that they can ask. */
+export async function serveFixed(): Promise<Pick<ServedNode, "subject" | "stop">> {
+  const child = spawn(process.execPath, [fileURLToPath(new URL("fixed-child.ts", import.meta.url))], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const [port] = (await once(createInterface({ input: child.stdout }), "line")) as [string];
+  const token = (): string => "none";
+  const freshId = idsOf();
+  return {
+    subject: (protocol) => subjectOf(protocol, { url: `http://127.0.0.1:${port}`, token, freshId }),
+    async stop() {
+      child.kill("SIGKILL");
+      await once(child, "exit");
+    },
+  };
 }
 
 /** The server is stopped first, for the directory is open in one process at a time. */

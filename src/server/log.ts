@@ -25,6 +25,9 @@ const REDACTED: readonly string[] = CONTAINERS.flatMap((container) =>
   SECRET.map((name) => (container === "" ? name : `${container}.${name}`)),
 );
 
+/** Lines are written together, at most a tenth of a second late; those that nobody takes are dropped. */
+const BUFFERED = { minLength: 8 * 1024, periodicFlush: 100, maxLength: 16 * 1024 * 1024 };
+
 /** Anything with a `write`: standard error unless given. */
 export function createLog(level: LogLevel, stream?: { write(line: string): void }): Logger {
   const options = {
@@ -34,5 +37,5 @@ export function createLog(level: LogLevel, stream?: { write(line: string): void 
     formatters: { level: (label: string) => ({ level: label }) },
     timestamp: pino.stdTimeFunctions.isoTime,
   };
-  return pino(options, stream ?? destination({ dest: 2, sync: false }));
+  return pino(options, stream ?? destination({ ...BUFFERED, dest: 2, sync: false }));
 }

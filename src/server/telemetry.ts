@@ -41,8 +41,13 @@ interface Begun {
 }
 
 const UNKNOWN_ROUTE = "unknown";
-/** Asked so often by machines that a line for each says nothing. */
-const QUIET: ReadonlySet<string> = new Set(["/healthz", "/readyz", "/metrics"]);
+/** Asked so often by machines, or so small a part of asking, that a line for each says nothing. */
+const QUIET: ReadonlySet<string> = new Set([
+  "/healthz",
+  "/readyz",
+  "/metrics",
+  ...["open_stream", "close_stream", "store_sql", "close_sql", "close_cursor"].map((name) => `hrana/${name}`),
+]);
 
 export function registerTelemetry(app: FastifyInstance, parts: TelemetryParts): void {
   const tracer = trace.getTracer("kimberlite");
