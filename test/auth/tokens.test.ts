@@ -76,7 +76,7 @@ beforeAll(async () => {
   await db.registerIssuer(B, issuerOf(ofB, { maxRole: "writer" }));
   const node = { ...NODE, issuer: ofNode.issuer, keys: [ofNode.publicJwk] };
   authenticator = db.authenticator({ issuers: [node] });
-}, 60_000);
+});
 
 afterAll(async () => {
   await db.close();

@@ -62,4 +62,4 @@ it("a forged tombstone is named, and revives and buries nobody", async () => {
     [A, "erased"],
     [B, "active"],
   ]);
-}, 120_000);
+});

@@ -246,7 +246,7 @@ describe("a process that is killed in the middle of the work of operators", () =
     } finally {
       fs.rmSync(folder, { recursive: true, force: true });
     }
-  }, 300_000);
+  });
 
   async function expectLeft(
     folder: string,

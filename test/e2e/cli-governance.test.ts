@@ -7,7 +7,7 @@ import { commandOn, runCommand, scratchFolder, succeed } from "./command.ts";
 const folder = scratchFolder();
 
 describe("governance from the command line", () => {
-  it("holds, releases, erases, certifies and audits", { timeout: 120_000 }, async () => {
+  it("holds, releases, erases, certifies and audits", async () => {
     const kimberlite = commandOn(join(folder, "db"));
     const certificate = join(folder, "certificate.txt");
     await succeed(kimberlite(["init"]));
@@ -55,7 +55,7 @@ describe("governance from the command line", () => {
     expect(new Set(events.map(({ actor }) => actor.slice(0, 4)))).toEqual(new Set(["cli:"]));
   });
 
-  it("keeps its master key where a URI says, and moves it", { timeout: 120_000 }, async () => {
+  it("keeps its master key where a URI says, and moves it", async () => {
     const kimberlite = commandOn(join(folder, "elsewhere"));
     const [first, second] = ["1.key", "2.key"].map((name) => join(folder, name)) as [string, string];
     for (const path of [first, second]) await succeed(runCommand(["key", "create", `file:${path}`]));
@@ -87,7 +87,7 @@ describe("governance from the command line", () => {
     expect(existsSync(join(folder, "x"))).toBe(false);
   });
 
-  it("exports, verifies and imports", { timeout: 120_000 }, async () => {
+  it("exports, verifies and imports", async () => {
     const [from, to] = [commandOn(join(folder, "from")), commandOn(join(folder, "to"))];
     const out = join(folder, "out");
     for (const kimberlite of [from, to]) await succeed(kimberlite(["init"]));
@@ -111,9 +111,7 @@ describe("governance from the command line", () => {
     expect(damaged.err).toContain("schema.sql");
   });
 
-  it("drills an erasure and finds nothing of the tenant, in files, copies or memory", {
-    timeout: 120_000,
-  }, async () => {
+  it("drills an erasure and finds nothing of the tenant, in files, copies or memory", async () => {
     const report = JSON.parse(await succeed(runCommand(["erase", "--drill", "--json"]))) as {
       ok: boolean;
       findings: { what: string; ok: boolean; found: string }[];
@@ -127,7 +125,7 @@ describe("governance from the command line", () => {
     expect((await runCommand(["erase", "--tenant", "1"])).code).toBe(2);
   });
 
-  it("fails its drill when a row or a key was left, and says where", { timeout: 120_000 }, async () => {
+  it("fails its drill when a row or a key was left, and says where", async () => {
     const planted = new URL("./drill-planted.mjs", import.meta.url).href;
     const { code, out, err } = await runCommand(["erase", "--drill", "--json"], {
       nodeArgs: ["--import", planted],

@@ -65,7 +65,7 @@ beforeAll(async () => {
   const lines = createInterface({ input: server.stdout as NodeJS.ReadableStream });
   const [line] = (await once(lines, "line")) as [string];
   env.KIMBERLITE_URL = (JSON.parse(line) as { url: string }).url;
-}, 120_000);
+});
 
 afterAll(async () => {
   server.kill("SIGTERM");
@@ -205,7 +205,7 @@ it("governs tenants, keys, tokens and grants", async () => {
   expect((await remote(["verify", dir])).err).toContain("(unsupported)");
   expect((await operator("audit", ...one)).err).toContain("(not_authorized)");
   expect((await remote(["tenant", "list"])).err).toContain("(not_authorized)");
-}, 60_000);
+});
 
 it("erases, keeps, re-encrypts, exports and backs up what the server has", async () => {
   const operator = (...args: string[]) => remote(args, "", tokens.operator);
@@ -249,7 +249,7 @@ it("erases, keeps, re-encrypts, exports and backs up what the server has", async
   const gone = ["erase", "--tenant", "2", "--reason", "over", "--certificate", certificate];
   expect(await succeed(operator(...gone))).toContain("tenant 2 is erased");
   expect(await succeed(operator("certificate", "--tenant", "2"))).toBe(readFileSync(certificate, "utf8"));
-}, 180_000);
+});
 
 it("warns of a token that goes over a network in clear text, and of none that does not", async () => {
   const far = await runCommand(["sql", "SELECT 1", "--url", "http://192.0.2.1:9", "--token", "x", "--json"], {

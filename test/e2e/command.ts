@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll } from "vitest";
 
 const MAIN = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
-const LIMIT_MS = 50_000;
+const LIMIT_MS = 240_000;
 
 export interface CommandResult {
   readonly code: number | null;

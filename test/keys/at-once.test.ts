@@ -124,7 +124,7 @@ describe("an erasure and", () => {
       }
     }
     await expectSameAfterRestart(scratch, db);
-  }, 120_000);
+  });
 
   it("whatever else is done to the tenant: it ends, and nothing of the tenant is left or comes back", async () => {
     await using scratch = new Scratch();
@@ -169,7 +169,7 @@ describe("an erasure and", () => {
     ).toEqual(["0"]);
     const [last] = (await again.backups(place.to)).slice(-1);
     expect(last).toBeDefined();
-  }, 300_000);
+  });
 
   it("says in its certificate which versions of the DEK it destroyed, also one that was made meanwhile", async () => {
     await using scratch = new Scratch();
@@ -188,7 +188,7 @@ describe("an erasure and", () => {
       expect(keysDestroyed.deks).toContain(version);
       expect([[1], [1, 2]]).toContainEqual(keysDestroyed.deks);
     }
-  }, 120_000);
+  });
 
   it("a restore of the tenant under another id: the copy is not made once the erasure has begun", async () => {
     await using scratch = new Scratch();
@@ -212,7 +212,7 @@ describe("an erasure and", () => {
         await db.createTenant({ id: as, name: "the id is free" });
       } else expect(await db.query(as, "SELECT count(*) AS n FROM t")).toEqual([{ n: 5 }]);
     }
-  }, 120_000);
+  });
 });
 
 describe("changes of one tenant at once", () => {
@@ -242,7 +242,7 @@ describe("changes of one tenant at once", () => {
       expect(entry?.legalHolds).toHaveLength(2 * (round + 1));
       db = await expectSameAfterRestart(scratch, db);
     }
-  }, 120_000);
+  });
 
   it("of the same kind are one after the other: one hold of a name, one release of it", async () => {
     await using scratch = new Scratch();
@@ -304,7 +304,7 @@ describe("two that make a tenant of one id at once", () => {
     await expectSameAfterRestart(scratch, db);
     expect(filesBelow(scratch.path("imports"))).toEqual([]);
     expect(fs.existsSync(scratch.path("staging"))).toBe(false);
-  }, 120_000);
+  });
 });
 
 /** A master key in a file that answers after some turns, as one in a KMS does. */
@@ -372,7 +372,7 @@ describe("a rotation of the master key and", () => {
       db = await expectSameAfterRestart(scratch, db, { masterKey: slowKey(path, 1), maxOpenTenants: 4 });
       for (const id of made) await db.execute(id, "CREATE TABLE t (id INTEGER PRIMARY KEY)");
     }
-  }, 120_000);
+  });
 
   it("a second one: it is refused while the first is under way", async () => {
     await using scratch = new Scratch();
@@ -428,7 +428,7 @@ describe("work on one tenant's files at once", () => {
       else expect(firstOffset).toBeGreaterThan(0n);
     }
     await expectSameAfterRestart(scratch, db);
-  }, 300_000);
+  });
 
   it("two backups of the keys into one place leave an index that restores", async () => {
     await using scratch = new Scratch();
@@ -449,5 +449,5 @@ describe("work on one tenant's files at once", () => {
       await restoreKeys(directoryTarget(keysTo, systemDisk), () => true, { disk: systemDisk, pathOf });
       expect(fs.readFileSync(pathOf(`${id}.keys`))).toEqual(fs.readFileSync(scratch.keys(id)));
     }
-  }, 120_000);
+  });
 });

@@ -84,7 +84,7 @@ describe("re-encryption", () => {
     await expect(old.query(A, "SELECT * FROM t")).rejects.toMatchObject({ code: "keys_missing" });
   });
 
-  it("stops neither reads nor writes, and loses none", { timeout: 120_000 }, async () => {
+  it("stops neither reads nor writes, and loses none", async () => {
     await using scratch = new Scratch();
     const db = await scratch.open();
     await fill(db);

@@ -52,5 +52,5 @@ describe.skipIf(process.platform !== "linux")("a statement that takes memory wit
     expect(await db.query(A, "SELECT count(*) AS n FROM t")).toEqual([{ n: 1 }]);
     await db.insert(A, "t", { id: 2, v: "goes on" });
     expect((await db.verifyTenant(A)).ok).toBe(true);
-  }, 120_000);
+  });
 });

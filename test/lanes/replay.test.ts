@@ -209,7 +209,7 @@ describe("a replay that takes long", () => {
     await Promise.allSettled(together);
     onFailpoint(undefined);
     await expect(Promise.all(together)).rejects.toThrow();
-    await vi.waitFor(() => node.db.insert(a, "u", { v: "last" }), 10_000);
+    await vi.waitFor(() => node.db.insert(a, "u", { v: "last" }), 60_000);
     expect(await node.db.query(a, "SELECT count(*) AS n, max(v) AS v FROM u")).toEqual([{ n: 6, v: "last" }]);
     expect(await node.rebuildDifferences(a)).toEqual([]);
   });

@@ -321,7 +321,7 @@ beforeAll(async () => {
     },
     log: createLog("info", { write: (line) => void logged.push(line) }),
   });
-}, 120_000);
+});
 
 afterAll(async () => {
   await served[Symbol.asyncDispose]();
@@ -493,7 +493,7 @@ it("is done by who may, and leaves its record where it belongs, and an operator 
   expect(
     (await ask(OPERATIONS.find(({ id }) => id === "streams.list") as Operation, { token: tokens["r"] })).text,
   ).toContain(NAME);
-}, 120_000);
+});
 
 const next = { tenant: 0n, system: 0n };
 

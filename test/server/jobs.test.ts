@@ -67,13 +67,10 @@ async function begin(token: string, path: string, body: unknown, headers = {}) {
 async function ended(token: string, place: string | null): Promise<Record<string, unknown>> {
   let body: Record<string, unknown> = {};
   await expect
-    .poll(
-      async () => {
-        ({ body } = await apiOf(served, token)("GET", String(place)));
-        return body["state"];
-      },
-      { timeout: 30_000 },
-    )
+    .poll(async () => {
+      ({ body } = await apiOf(served, token)("GET", String(place)));
+      return body["state"];
+    })
     .not.toBe("running");
   return body;
 }

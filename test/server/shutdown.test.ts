@@ -28,7 +28,7 @@ async function serve(dir: string, env: Record<string, string> = {}): Promise<Ser
   });
   child.stderr.resume();
   const ended = new Promise<number | null>((resolve) => child.once("exit", resolve));
-  await expect.poll(() => out, { timeout: 100_000 }).toMatch(/^ready: Hrana at (http:\S+), (ws:\S+)\n$/);
+  await expect.poll(() => out).toMatch(/^ready: Hrana at (http:\S+), (ws:\S+)\n$/);
   return { child, url: /(http:[^,]+),/.exec(out)?.[1] ?? "", out: () => out, ended };
 }
 

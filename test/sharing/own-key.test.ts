@@ -69,14 +69,14 @@ it("is not read while the key is withdrawn, by any way, and is read again when i
   expect((await rows.next()).value).toEqual({ id: 0 });
   expect((await pages.next()).value).toMatchObject({ kind: "begin" });
   withdrawn = true;
-  await expect.poll(count, { timeout: 10_000 }).toBe("grant_unavailable");
+  await expect.poll(count).toBe("grant_unavailable");
   // What was found before is not handed out any more either.
   expect(await codeOf(rows.next())).toBe("grant_unavailable");
   expect((await pages.next()).value).toMatchObject({ kind: "error", error: { code: "grant_unavailable" } });
   expect(await codeOf(session.run({ sql: "SELECT id FROM t" }))).toBe("grant_unavailable");
   expect(await codeOf(session.describe("SELECT id FROM t"))).toBe("grant_unavailable");
   withdrawn = false;
-  await expect.poll(count, { timeout: 10_000 }).toEqual([{ n: 10 }]);
+  await expect.poll(count).toEqual([{ n: 10 }]);
   const refusals = await Array.fromAsync(db.audit(READER, { action: "grant.use" }));
   expect(refusals.some(({ code, outcome }) => code === "grant_unavailable" && outcome === "refused")).toBe(
     true,
