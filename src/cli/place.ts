@@ -7,7 +7,7 @@ import type { Outcome } from "./statement.ts";
 
 export interface Place {
   readonly tenant: TenantId;
-  /** @throws `unsupported` for a moment over a server */
+  /** With `at` it only reads. */
   run(sql: string, params?: SqlParams, at?: Moment): Promise<Outcome>;
   /** All statements as one transaction. */
   runAsOne(statements: readonly string[]): Promise<readonly Outcome[]>;

@@ -1,12 +1,11 @@
 /** Reading what another tenant shares, by a server. */
 import { KimberliteClient } from "../client/client.ts";
 import { kimberliteError } from "../errors.ts";
-import { narrowInteger, type SqlInput, type SqlParams, type SqlValue } from "../projection/values.ts";
-import { type TypedValue, toInput } from "../server/typed-value.ts";
+import type { SqlInput, SqlParams } from "../projection/values.ts";
+import { toTyped, toValue } from "../server/typed-value.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { ServerAddress } from "./arguments.ts";
 import { of } from "./server-answers.ts";
-import { typed } from "./server-lifecycle.ts";
 import type { Outcome } from "./statement.ts";
 
 interface Shared {
@@ -22,7 +21,7 @@ export async function queryOver(
   if (params !== undefined && !Array.isArray(params)) {
     throw kimberliteError("unsupported", "over a server the parameters of a shared read are an array");
   }
-  const given = (params as readonly SqlInput[] | undefined)?.map(typed) ?? [];
+  const given = (params as readonly SqlInput[] | undefined)?.map(toTyped) ?? [];
   const body = { grant, sql, params: given };
   const { columns, rows } = await new KimberliteClient(server).call("shared.query", { ...of(tenant), body });
   return {
@@ -32,11 +31,6 @@ export async function queryOver(
     lastInsertRowid: undefined,
     offset: undefined,
   };
-}
-
-function toValue(value: TypedValue): SqlValue {
-  const given = toInput(value) as SqlValue;
-  return typeof given === "bigint" ? narrowInteger(given) : given;
 }
 
 /** Events as the library gives them; what JSON does not hold is the server's text of it. */

@@ -1,7 +1,6 @@
 /** A server in the place of the library: how long data lives and how it ends, persons in it, and issuers of JWTs. */
 import type { KimberliteClient } from "../client/client.ts";
-import type { SqlInput } from "../projection/values.ts";
-import { type TypedValue, toTyped } from "../server/typed-value.ts";
+import { toTyped } from "../server/typed-value.ts";
 import type { Node } from "./node.ts";
 import { type Answer, of, requireNoReason, revive, why } from "./server-answers.ts";
 
@@ -76,15 +75,10 @@ export function subjectsOver(
     subjectCertificates: async (id) =>
       (await client.call("subjects.certificates", of(id))).items as Answer<"subjectCertificates">,
     eraseSubject: async (id, subject, { reason, overrideRetention = false }) => {
-      const body = { subject: typed(subject), reason, overrideRetention };
+      const body = { subject: toTyped(subject), reason, overrideRetention };
       return (await client.run("subjects.erase", { ...of(id), body })) as Answer<"eraseSubject">;
     },
   };
-}
-
-/** A value as the API takes it. */
-export function typed(value: SqlInput): TypedValue {
-  return toTyped(typeof value === "boolean" ? Number(value) : value);
 }
 
 export function issuersOver(

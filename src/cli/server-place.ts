@@ -3,7 +3,9 @@ import type { Calls } from "../client/calls.ts";
 import { KimberliteClient } from "../client/client.ts";
 import { type HranaResult, type HranaStatement, HranaStream, type HranaValue } from "../client/hrana.ts";
 import { KimberliteError, kimberliteError } from "../errors.ts";
+import type { Moment } from "../pipeline/time-travel.ts";
 import { narrowInteger, type SqlInput, type SqlParams, type SqlValue } from "../projection/values.ts";
+import { toTyped, toValue } from "../server/typed-value.ts";
 import { TenantId } from "../tenant/tenant-id.ts";
 import type { ServerAddress } from "./arguments.ts";
 import type { Place, Verified } from "./place.ts";
@@ -52,15 +54,37 @@ function serverPlace(client: KimberliteClient, stream: HranaStream, tenant: Tena
   const params = { tenant: String(tenant) };
   return {
     tenant,
-    run: async (sql, given, at) => {
-      if (at !== undefined)
-        throw kimberliteError("unsupported", "a server has no time travel; it needs the directory");
-      return toOutcome(await stream.execute(toStatement(sql, given)));
-    },
+    run: async (sql, given, at) =>
+      at === undefined
+        ? toOutcome(await stream.execute(toStatement(sql, given)))
+        : readAsItWas(client, params, { sql, given, at }),
     runAsOne: async (list) => (await stream.transaction(list.map((sql) => ({ sql })))).map(toOutcome),
     describe: async () => descriptionFromWire(await client.call("tenants.describe", { params })),
     streams: async () => (await client.call("streams.list", { params })).items,
     verify: async () => toVerified(await client.call("tenants.verify", { params })),
+  };
+}
+
+async function readAsItWas(
+  client: KimberliteClient,
+  params: { readonly tenant: string },
+  asked: { readonly sql: string; readonly given: SqlParams | undefined; readonly at: Moment },
+): Promise<Outcome> {
+  const { sql, given = [], at } = asked;
+  const body = {
+    sql,
+    params: Array.isArray(given)
+      ? given.map(toTyped)
+      : Object.fromEntries(Object.entries(given).map(([name, value]) => [name, toTyped(value)])),
+    at: at instanceof Date ? at.toISOString() : at.toString(),
+  };
+  const { columns, rows } = await client.call("history.query", { params, body });
+  return {
+    columns,
+    rows: rows.map((row) => row.map(toValue)),
+    rowsAffected: 0,
+    lastInsertRowid: undefined,
+    offset: undefined,
   };
 }
 

@@ -59,6 +59,7 @@ export const ROUTES: Readonly<Record<keyof Calls | keyof Streams, Route>> = {
   "streams.append": ["POST", "/v1/tenants/{tenant}/streams/{stream}/events"],
   "streams.read": ["GET", "/v1/tenants/{tenant}/streams/{stream}/events"],
   "streams.tail": ["GET", "/v1/tenants/{tenant}/streams/{stream}/tail"],
+  "history.query": ["POST", "/v1/tenants/{tenant}/history/query"],
   "grants.list": ["GET", "/v1/tenants/{tenant}/grants"],
   "grants.create": ["POST", "/v1/tenants/{tenant}/grants"],
   "grants.revoke": ["POST", "/v1/tenants/{tenant}/grants/{grant}/revoke"],
@@ -938,7 +939,7 @@ export interface Calls {
         readonly subject:
           | { readonly type: "null" }
           | { readonly type: "integer"; readonly value: string }
-          | { readonly type: "float"; readonly value: number }
+          | { readonly type: "float"; readonly value: number | "Infinity" | "-Infinity" }
           | { readonly type: "text"; readonly value: string }
           | { readonly type: "blob"; readonly base64: string };
         readonly reason: string;
@@ -1052,7 +1053,7 @@ export interface Calls {
           | readonly (
               | { readonly type: "null" }
               | { readonly type: "integer"; readonly value: string }
-              | { readonly type: "float"; readonly value: number }
+              | { readonly type: "float"; readonly value: number | "Infinity" | "-Infinity" }
               | { readonly type: "text"; readonly value: string }
               | { readonly type: "blob"; readonly base64: string }
             )[]
@@ -1061,7 +1062,7 @@ export interface Calls {
           | readonly (
               | { readonly type: "null" }
               | { readonly type: "integer"; readonly value: string }
-              | { readonly type: "float"; readonly value: number }
+              | { readonly type: "float"; readonly value: number | "Infinity" | "-Infinity" }
               | { readonly type: "text"; readonly value: string }
               | { readonly type: "blob"; readonly base64: string }
             )[]
@@ -1069,6 +1070,44 @@ export interface Calls {
         readonly subject?: string;
       }[];
       readonly next?: string;
+    };
+  };
+  /** Reads the tenant's rows by SQL as they were at an offset of its log, or at a time. */
+  readonly "history.query": {
+    readonly input: {
+      readonly params: { readonly tenant: string };
+      readonly body: {
+        readonly sql: string;
+        readonly params?:
+          | readonly (
+              | { readonly type: "null" }
+              | { readonly type: "integer"; readonly value: string }
+              | { readonly type: "float"; readonly value: number | "Infinity" | "-Infinity" }
+              | { readonly type: "text"; readonly value: string }
+              | { readonly type: "blob"; readonly base64: string }
+            )[]
+          | Readonly<
+              Record<
+                string,
+                | { readonly type: "null" }
+                | { readonly type: "integer"; readonly value: string }
+                | { readonly type: "float"; readonly value: number | "Infinity" | "-Infinity" }
+                | { readonly type: "text"; readonly value: string }
+                | { readonly type: "blob"; readonly base64: string }
+              >
+            >;
+        readonly at: string;
+      };
+    };
+    readonly answer: {
+      readonly columns: readonly string[];
+      readonly rows: readonly (readonly (
+        | { readonly type: "null" }
+        | { readonly type: "integer"; readonly value: string }
+        | { readonly type: "float"; readonly value: number | "Infinity" | "-Infinity" }
+        | { readonly type: "text"; readonly value: string }
+        | { readonly type: "blob"; readonly base64: string }
+      )[])[];
     };
   };
   /** Grants that the tenant made and that were made to it, oldest first, ended ones too. */
@@ -1172,7 +1211,7 @@ export interface Calls {
         readonly params?: readonly (
           | { readonly type: "null" }
           | { readonly type: "integer"; readonly value: string }
-          | { readonly type: "float"; readonly value: number }
+          | { readonly type: "float"; readonly value: number | "Infinity" | "-Infinity" }
           | { readonly type: "text"; readonly value: string }
           | { readonly type: "blob"; readonly base64: string }
         )[];
@@ -1183,7 +1222,7 @@ export interface Calls {
       readonly rows: readonly (readonly (
         | { readonly type: "null" }
         | { readonly type: "integer"; readonly value: string }
-        | { readonly type: "float"; readonly value: number }
+        | { readonly type: "float"; readonly value: number | "Infinity" | "-Infinity" }
         | { readonly type: "text"; readonly value: string }
         | { readonly type: "blob"; readonly base64: string }
       )[])[];

@@ -1,5 +1,6 @@
 /** The table of the admin API: what is not in it is not served under `/v1`. */
 import { AUDIT_OPERATIONS } from "./audit-operations.ts";
+import { HISTORY_OPERATIONS } from "./history-operations.ts";
 import { JOB_OPERATIONS } from "./job-operations.ts";
 import { KEY_OPERATIONS } from "./key-operations.ts";
 import { NODE_OPERATIONS } from "./node-operations.ts";
@@ -21,6 +22,7 @@ export const OPERATIONS: readonly Operation[] = [
   ...PORTABILITY_OPERATIONS,
   ...SUBJECT_OPERATIONS,
   ...STREAM_OPERATIONS,
+  ...HISTORY_OPERATIONS,
   ...SHARING_OPERATIONS,
   ...JOB_OPERATIONS,
   ...AUDIT_OPERATIONS,

@@ -105,14 +105,16 @@ it("ends with the code that the directory would end with", async () => {
     sql("SELEC 1"),
     sql("INSERT INTO v (id) VALUES (7), (7)"),
     remote(["sql", "INSERT INTO v (id) VALUES (8)"], "", tokens.reader),
-    sql("SELECT 1", "--at", "0"),
+    sql("CREATE TABLE w (a)", "--at", "1"),
+    sql("SELECT 1", "--at", "999999"),
     sql("WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 1001) SELECT i FROM n"),
   ]);
   expect(failures.map(({ code, err }) => [code, /\((\w+)\)\n$/.exec(err)?.[1]])).toEqual([
     [2, "invalid_sql"],
     [3, "constraint_violation"],
     [2, "read_only"],
-    [2, "unsupported"],
+    [2, "unsupported_sql"],
+    [2, "offset_out_of_range"],
     [7, "result_too_large"],
   ]);
 });
@@ -126,6 +128,19 @@ it("runs a file as one transaction, or not at all", async () => {
   );
 });
 
+it("reads what was, by offset and by time, in columns as they are now", async () => {
+  const described = JSON.parse(await succeed(remote(["tenant", "describe", "1", "--json"]))) as {
+    readonly size: number;
+  };
+  const before = new Date().toISOString();
+  await succeed(sql("UPDATE v SET b = 'changed'"));
+  const text = "SELECT count(*) AS n, typeof(:p) AS t FROM v WHERE b = 'changed'";
+  const at = (moment: string) => sql(text, "--params", '{"p":1.5}', "--at", moment);
+  expect(await succeed(at(String(described.size - 1)))).toMatch(/│ 0 │ real │/);
+  expect(await succeed(at(before))).toMatch(/│ 0 │ real │/);
+  expect(await succeed(at(String(described.size)))).not.toMatch(/│ 0 │/);
+});
+
 it("is a shell with transactions, which nothing is left of unless they are committed", async () => {
   const { code, out, err } = await remote(
     ["shell"],
@@ -136,12 +151,15 @@ it("is a shell with transactions, which nothing is left of unless they are commi
 .stats
 begin; insert into v (id) values (30); commit;
 begin; insert into v (id) values (31); rollback;
-.at 1
+.at 0
+select count(*) as tables from sqlite_schema;
+create table w (a);
+.at now
 select group_concat(id) as ids from v where id between 30 and 39;
 begin; insert into v (id) values (32);`,
   );
   expect(out).toMatch(/│ v +│ table │[\s\S]*CREATE TABLE v[\s\S]*whole: [\s\S]*Hospital A[\s\S]*│ +30 +│/);
-  expect(err).toMatch(/^error: .*\(unsupported\)\n$/);
+  expect(err).toMatch(/^error: .*\(unsupported_sql\)\n$/);
   expect(code).toBe(2);
   expect(await succeed(sql("SELECT count(*) AS n FROM v WHERE id = 32"))).toMatch(/│ 0 │/);
   expect(existsSync(join(folder, ".kimberlite-shell-history"))).toBe(false);

@@ -161,6 +161,11 @@ const TABLE: Readonly<Record<string, () => Row>> = {
   }),
   "streams.read": () => ({ who: READERS, as: "r", params: { stream: seen["made"] ?? "" } }),
   "streams.tail": () => ({ who: READERS, as: "r", params: { stream: seen["made"] ?? "" } }),
+  "history.query": () => ({
+    who: READERS,
+    as: "r",
+    body: { sql: "SELECT count(*) FROM sqlite_schema", at: "3" },
+  }),
   "subjects.declare": () => ({
     who: ADMINS,
     as: "a",
