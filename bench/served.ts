@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { type Client, createClient } from "@libsql/client";
 import { type Dataset, newNote, patient, RANGE_ROWS } from "./dataset.ts";
 import { type NodeOptions, openNode, prepareKimberlite } from "./kimberlite.ts";
+import { median } from "./load.ts";
 import type { Subject } from "./subject.ts";
 
 const MAX_CONNECTIONS = 64;
@@ -23,8 +24,8 @@ export interface ServedNode {
   subject(protocol: Protocol): Subject;
   /** CPU time of the server so far, all threads. */
   cpuUs(): number;
-  /** Of one of so many authentications, in this process. */
-  authenticationUs(count: number): Promise<number>;
+  /** Of so many requests, in this process. */
+  admission(count: number): Promise<Admission>;
   stop(): Promise<void>;
 }
 
@@ -52,7 +53,7 @@ export async function serveDataset(
     token,
     subject: (protocol) => subjectOf(protocol, { url: server.url, token, freshId }),
     cpuUs: () => cpuUsOf(server.child),
-    authenticationUs: (count) => timeAuthentications(options, token(1), count, server.stop),
+    admission: (count) => timeAdmission(options, token(1), count, server.stop),
     stop: server.stop,
   };
 }
@@ -118,28 +119,55 @@ export async function serveFixed(): Promise<Pick<ServedNode, "subject" | "stop">
   };
 }
 
+/** µs of one request's admission. A request that reads or writes rows leaves no audit record. */
+export interface Admission {
+  readonly authenticationUs: number;
+  /** Of all four limits, for a read. */
+  readonly quotaUs: number;
+}
+
+const ROUNDS = 5;
+
 /** The server is stopped first, for the directory is open in one process at a time. */
-async function timeAuthentications(
+async function timeAdmission(
   options: NodeOptions,
   token: string,
   count: number,
   stop: () => Promise<void>,
-): Promise<number> {
+): Promise<Admission> {
   await stop();
-  const { db } = await openNode(options);
+  const { db, library } = await openNode(options);
   const authenticator = db.authenticator();
   const origin = { remoteAddress: "127.0.0.1", requestId: "bench" };
-  const run = async (times: number): Promise<number> => {
-    const startedMs = performance.now();
-    for (let index = 0; index < times; index += 1) {
-      authenticator.recheck(await authenticator.authenticate(token, origin));
-    }
-    return ((performance.now() - startedMs) * 1_000) / times;
+  const tenant = library.TenantId(1);
+  const limits = {
+    maxOpsPerSec: 1e9,
+    maxLogBytes: 2 ** 40,
+    maxProjectionBytes: 2 ** 40,
+    maxConcurrentOps: 1_000,
   };
-  await run(count);
-  const us = await run(count);
+  const usEach = async (work: () => Promise<unknown>): Promise<number> => {
+    const startedMs = performance.now();
+    for (let index = 0; index < count; index += 1) await work();
+    return ((performance.now() - startedMs) * 1_000) / count;
+  };
+  const authenticate = async (): Promise<void> =>
+    authenticator.recheck(await authenticator.authenticate(token, origin));
+  const read = (): Promise<unknown> => db.query(tenant, POINT, [1]);
+  const authentications: number[] = [];
+  const quotas: number[] = [];
+  for (let round = 0; round <= ROUNDS; round += 1) {
+    const authenticationUs = await usEach(authenticate);
+    await db.setQuota(tenant, {});
+    const without = await usEach(read);
+    await db.setQuota(tenant, limits);
+    const withAll = await usEach(read);
+    if (round === 0) continue;
+    authentications.push(authenticationUs);
+    quotas.push(withAll - without);
+  }
   await db.close();
-  return us;
+  return { authenticationUs: median(authentications), quotaUs: Math.max(0, median(quotas)) };
 }
 
 const INSERT = "INSERT INTO patients VALUES (?, ?, ?, ?)";
