@@ -18,8 +18,9 @@ SQLITE_EXTENSION_INIT3
 #include <stdlib.h>
 
 enum {
-  LARGEST = 4 << 20, SMALLEST = 24,
+  LARGEST = 64 << 10, SMALLEST = 24,
   EXACT = 1032,          /* up to here pieces of one size are kept for that size alone */
+  KEPT = 16,             /* and so many of each, or fewer, by the thread that frees them */
   STACK_BYTES = 4 << 20, /* as the stacks of worker threads */
   STACK_MARGIN = 128 << 10,
   HEIRS = 8
@@ -35,24 +36,44 @@ static size_t heap_bytes(void){
   return info.arena + info.hblkhd;
 }
 
-/* Takes pieces of one size until the heap grows for one. */
-static Piece *take_all(Piece *taken, size_t size){
-  const size_t look = size>=65536 ? 1 : size>=4096 ? 16 : 256;
+/* Adds a piece to what is taken, overwritten; returns where the next goes, and 0 if there is no memory. */
+static Piece **take(Piece **end, size_t size){
+  Piece *piece = malloc(size);
+  if( piece==0 ) return 0;
+  memset(piece, 0, size);
+  *end = piece;
+  return &piece->next;
+}
+
+/* Takes pieces of one size until the heap grows for one. A look costs as much as hundreds of pieces: one is taken soon,
+** for a heap in which nothing is free, and then seldom. */
+static Piece **take_all(Piece **end, size_t size){
+  const size_t step = size>=4096 ? 16 : 256;
   const size_t before = heap_bytes();
+  size_t look = 4;
   for(size_t count=1; ; count++){
-    Piece *piece = malloc(size);
-    if( piece==0 ) return taken;
-    memset(piece, 0, size);
-    piece->next = taken;
-    taken = piece;
-    if( count%look==0 && heap_bytes()>before ) return taken;
+    Piece **next = take(end, size);
+    if( next==0 ) return end;
+    end = next;
+    if( count<look ) continue;
+    if( heap_bytes()>before ) return end;
+    look += look<step ? look : step;
   }
 }
 
+/* The first that is taken is the first to be freed. So what the thread keeps lies where something was free before; if it
+** lay where the heap grew, the heap would stay as large, and grow again at the next erasure. */
 static void empty_heap(void){
   Piece *taken = 0;
-  for(size_t size=LARGEST; size>EXACT; size/=2) taken = take_all(taken, size);
-  for(size_t size=EXACT; size>=SMALLEST; size-=16) taken = take_all(taken, size);
+  Piece **end = &taken;
+  for(size_t size=EXACT; size>=SMALLEST; size-=16){
+    for(int i=0; i<KEPT; i++){
+      Piece **next = take(end, size);
+      if( next!=0 ) end = next;
+    }
+  }
+  for(size_t size=LARGEST; size>EXACT; size/=2) end = take_all(end, size);
+  for(size_t size=EXACT; size>=SMALLEST; size-=16) end = take_all(end, size);
   while( taken ){
     Piece *next = taken->next;
     free(taken);

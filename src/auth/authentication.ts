@@ -18,9 +18,8 @@ import { BackOff } from "./back-off.ts";
 import type { FailureReason } from "./failure.ts";
 import type { Incident } from "./incidents.ts";
 import type { Issuer } from "./issuer.ts";
-import { IssuerKeys } from "./issuer-keys.ts";
+import type { IssuerKeys } from "./issuer-keys.ts";
 import type { FetchKeys } from "./jwks-fetch.ts";
-import { readClaimedIssuer, verifyToken } from "./jwt.ts";
 import type { Credential, Principal } from "./principal.ts";
 
 /** What is known of credentials, from memory: answers are of this very moment. */
@@ -57,6 +56,13 @@ interface Refused {
   readonly credential?: string;
 }
 
+/** What reads tokens. */
+interface TokenReader {
+  readonly readClaimedIssuer: typeof import("./jwt.ts").readClaimedIssuer;
+  readonly verifyToken: typeof import("./jwt.ts").verifyToken;
+  readonly keys: IssuerKeys;
+}
+
 type Outcome = { readonly principal: Principal } | Refused;
 
 /** What a principal stands on. */
@@ -67,7 +73,7 @@ interface Standing {
 
 export class Authentication implements Authenticator {
   readonly #parts: AuthenticationParts;
-  readonly #issuerKeys: IssuerKeys;
+  #tokens: Promise<TokenReader> | undefined;
   readonly #nodeIssuers: ReadonlyMap<string, Issuer>;
   readonly #backOff: BackOff = new BackOff();
   readonly #remembered: LRUCache<string, Standing>;
@@ -75,7 +81,6 @@ export class Authentication implements Authenticator {
 
   constructor(parts: AuthenticationParts) {
     this.#parts = parts;
-    this.#issuerKeys = new IssuerKeys(parts.fetchKeys, parts.clock);
     this.#nodeIssuers = new Map(parts.nodeIssuers.map((issuer) => [issuer.issuer, issuer]));
     this.#remembered = new LRUCache({
       max: MAX_REMEMBERED,
@@ -154,7 +159,17 @@ export class Authentication implements Authenticator {
     return { principal: principalOf(record) };
   }
 
+  /** The library of tokens is loaded for the first one: a process that only opens data directories sees none. */
+  async #loadTokens(): Promise<TokenReader> {
+    const { fetchKeys, clock } = this.#parts;
+    const { readClaimedIssuer, verifyToken } = await import("./jwt.ts");
+    const { IssuerKeys: Keys } = await import("./issuer-keys.ts");
+    return { readClaimedIssuer, verifyToken, keys: new Keys(fetchKeys, clock) };
+  }
+
   async #readToken(bearer: string): Promise<Outcome> {
+    this.#tokens ??= this.#loadTokens();
+    const { readClaimedIssuer, verifyToken, keys } = await this.#tokens;
     const claimed = readClaimedIssuer(bearer);
     if (claimed === undefined) return { refused: "malformed" };
     const { credentials, clock } = this.#parts;
@@ -168,7 +183,7 @@ export class Authentication implements Authenticator {
     const nowUs = clock.wallTimeUs();
     const remembered = this.#recall(digest, nowUs);
     if (remembered !== undefined) return { principal: remembered };
-    const verified = await verifyToken(bearer, { issuer, keys: this.#issuerKeys, nowUs });
+    const verified = await verifyToken(bearer, { issuer, keys, nowUs });
     const about = {
       claimed: named,
       ...(issuer.tenant === undefined ? {} : { tenant: issuer.tenant, credential: issuer.issuer }),

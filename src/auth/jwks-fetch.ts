@@ -3,10 +3,7 @@
  * the policy allows. The name is looked up once, and the connection goes to the address that was checked.
  */
 import { lookup } from "node:dns";
-import { request as requestHttp } from "node:http";
-import { request as requestHttps } from "node:https";
 import type { LookupFunction } from "node:net";
-import { rootCertificates } from "node:tls";
 import type { PublicJwk } from "./jwk.ts";
 import { parseKeySet } from "./jwk.ts";
 import { type JwksPolicy, mayConnect, parseJwksUri } from "./jwks-uri.ts";
@@ -28,15 +25,17 @@ export function keyFetcher(policy: JwksPolicy, ca?: string): FetchKeys {
   };
 }
 
-function fetchText(url: URL, policy: JwksPolicy, ca: string | undefined): Promise<string> {
-  const send = url.protocol === "https:" ? requestHttps : requestHttp;
+async function fetchText(url: URL, policy: JwksPolicy, ca: string | undefined): Promise<string> {
+  // Loading them takes a tenth of a second, and most processes fetch no keys.
+  const { request: send } = await (url.protocol === "https:" ? import("node:https") : import("node:http"));
+  const trusted = ca === undefined ? {} : { ca: [...(await import("node:tls")).rootCertificates, ca] };
   return new Promise((resolve, reject) => {
     const request = send(url, {
       agent: false,
       headers: { accept: "application/jwk-set+json, application/json", "user-agent": "kimberlite" },
       lookup: guardedLookup(url, policy),
       signal: AbortSignal.timeout(TIME_LIMIT_MS),
-      ...(ca === undefined ? {} : { ca: [...rootCertificates, ca] }),
+      ...trusted,
     });
     request.on("error", reject);
     request.on("response", (response) => {

@@ -16,7 +16,6 @@ import { formatVerifierKey, type NoteSigner, signNote, verifierKey } from "../lo
 import type { TenantEngine } from "../pipeline/tenant-engine.ts";
 import type { TenantEntry } from "../tenant/tenant-config.ts";
 import { ExportFile } from "./export-file.ts";
-import { exportSchema, exportTables } from "./export-tables.ts";
 import {
   type ExportedEvents,
   type ExportedFile,
@@ -126,6 +125,8 @@ async function exportSnapshot(place: ExportPlace, turns: Turns): Promise<Snapsho
   await save(place, begun);
   disk.removeFolder(join(dir, "tables"));
   disk.makeFolder(join(dir, "tables"));
+  // Loaded for the first export: what writes Parquet takes as long to load as half of the engine.
+  const { exportSchema, exportTables } = await import("./export-tables.ts");
   const snapshot = await engine.snapshot();
   try {
     const into = { db: snapshot.db, disk, dir, turns };

@@ -2,10 +2,11 @@
  * What is opened is given back: over hundreds of tenants that come and go, and databases that are opened and closed,
  * descriptors and memory do not grow.
  */
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { collectGarbage } from "../../src/host/memory.ts";
 import type { Kimberlite, TenantId } from "../../src/index.ts";
+import { scrubFreedMemory } from "../../src/projection/scrub.ts";
 import { TestNode } from "../sim/test-node.ts";
 
 const MIB = 1024 * 1024;
@@ -23,6 +24,11 @@ async function held(): Promise<Held> {
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   return { descriptors: readdirSync("/proc/self/fd").length, bytes: process.memoryUsage.rss() };
+}
+
+/** What the process has been given to write to, touched or not. */
+function writableBytes(): number {
+  return 1024 * Number(/VmData:\s+(\d+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1]);
 }
 
 const CREATE = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)";
@@ -74,5 +80,18 @@ describe.runIf(process.platform === "linux")("nothing is left open", () => {
     const after = await held();
     expect(after.descriptors).toBeLessThanOrEqual(before.descriptors);
     expect(after.bytes - before.bytes).toBeLessThan(24 * MIB);
+  });
+
+  it("of the heap that each erasure makes grow in order to overwrite it", async () => {
+    await using node = await TestNode.open(JOURNAL);
+    const round = async (): Promise<void> => {
+      const id = await node.createTenant();
+      await node.db.execute(id, CREATE);
+      scrubFreedMemory();
+    };
+    for (let count = 0; count < 3; count += 1) await round();
+    const before = writableBytes();
+    for (let count = 0; count < 12; count += 1) await round();
+    expect(writableBytes() - before).toBeLessThan(32 * MIB);
   });
 });
