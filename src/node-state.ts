@@ -424,6 +424,7 @@ async function openSystem(
       gate: new QuotaGate(SYSTEM_TENANT, {}, base.clock),
       onFirstWrite: async () => undefined,
       onBroken: shared.onBroken,
+      checksPages: true,
     });
   } catch (error) {
     keys.close();

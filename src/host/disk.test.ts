@@ -1,4 +1,13 @@
-import { chmodSync, linkSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  linkSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -32,6 +41,22 @@ async function replaceInterrupted(step: Failpoint, bytes: string): Promise<void>
   await expect(systemDisk.replaceFile(path, Buffer.from(bytes))).rejects.toBeInstanceOf(Interrupted);
   onFailpoint(undefined);
 }
+
+describe("making a folder", () => {
+  it("makes those above it, and leaves one that is there", () => {
+    const deep = join(folder, "a", "b", "c");
+    systemDisk.makeFolder(deep);
+    systemDisk.makeFolder(deep);
+    expect(statSync(deep).mode & 0o777).toBe(0o700);
+  });
+
+  it("is refused below a file, and where no folder can be made", () => {
+    writeFileSync(path, "");
+    expect(() => systemDisk.makeFolder(path)).toThrow(expect.objectContaining({ code: "disk_failed" }));
+    expect(() => systemDisk.makeFolder(join(path, "x"))).toThrow("ENOTDIR");
+    if (process.platform === "linux") expect(() => systemDisk.makeFolder("/proc/x/y")).toThrow("ENOENT");
+  });
+});
 
 describe("replacing a file", () => {
   it("leaves the new bytes under its name, nothing beside, and zeros where the old ones were", async () => {

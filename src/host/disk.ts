@@ -62,7 +62,7 @@ export const systemDisk: Disk = {
   clearReplaced: (path) => clearReplaced(path),
   destroyFile: (path) => destroyFile(path),
   removeFile: (path) => guarded(() => fs.rmSync(path, { force: true })),
-  makeFolder: (path) => guarded(() => void fs.mkdirSync(path, { recursive: true, mode: 0o700 })),
+  makeFolder: (path) => guarded(() => makeFolder(path)),
   removeFolder: (path) => guarded(() => fs.rmSync(path, { recursive: true, force: true })),
   move: (from, to) => guarded(() => fs.renameSync(from, to)),
   has: (path) => fs.existsSync(path),
@@ -92,6 +92,20 @@ function openFile(path: string, mode: OpenMode): DiskFile {
     size: () => guarded(() => fs.fstatSync(fd).size),
     close: () => guarded(() => fs.closeSync(fd)),
   };
+}
+
+/** Not Node's own recursion: where no folder can be made (`/proc`) that goes on for ever, and a read-only disk it calls absent. */
+function makeFolder(path: string): void {
+  try {
+    fs.mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EEXIST" && fs.statSync(path).isDirectory()) return;
+    const parent = dirname(path);
+    if (code !== "ENOENT" || fs.existsSync(parent)) throw error;
+    makeFolder(parent);
+    makeFolder(path);
+  }
 }
 
 function readFully(fd: number, position: number, length: number): Buffer {

@@ -7,7 +7,7 @@ import { KimberliteError, kimberliteError } from "../errors.ts";
 import type { Disk } from "../host/disk.ts";
 import { TenantLog } from "../log/tenant-log.ts";
 import { Bookkeeping, type ProjectionMeta } from "../projection/bookkeeping.ts";
-import { type Connection, openConnection } from "../projection/connection.ts";
+import { type Connection, openConnection, requireWholePages } from "../projection/connection.ts";
 import { wasInterrupted } from "../projection/replay.ts";
 import { isProjectionDamage } from "../projection/sqlite-error.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
@@ -17,6 +17,8 @@ import { type ReplayParts, replayInto } from "./replay-into.ts";
 export interface RecoveryParts extends ReplayParts {
   /** Length of a log segment; the log's own unless given. */
   readonly segmentMaxBytes?: number | undefined;
+  /** Reads every page of a projection that is there, so that damage shows now and not at a later statement. */
+  readonly checksPages?: boolean;
 }
 
 export interface Recovered {
@@ -114,7 +116,9 @@ function openPresent(
     connection = openConnection({ ...file, role: "write", limits: parts.limits, inline: true });
     const bookkeeping = new Bookkeeping(connection.db);
     bookkeeping.initialise();
-    return { meta: bookkeeping.readMeta(), connection };
+    const meta = bookkeeping.readMeta();
+    if (parts.checksPages === true) requireWholePages(connection);
+    return { meta, connection };
   } catch (error) {
     connection?.db.close();
     if (!isProjectionDamage(error)) throw error;

@@ -95,6 +95,16 @@ export function openConnection(options: ConnectionOptions): Connection {
   }
 }
 
+/** Reads every page, each of which is authenticated. @throws `projection_damaged` */
+export function requireWholePages({ db }: Connection): void {
+  try {
+    if (db.pragma("quick_check(1)", { simple: true }) === "ok") return;
+  } catch (error) {
+    throw fromSqlite(error, undefined);
+  }
+  throw kimberliteError("projection_damaged", "the projection's file is damaged");
+}
+
 /** Bytes of the write-ahead log beside a projection; 0 if there is none. */
 export function walBytes(path: string): number {
   return statSync(`${path}-wal`, { throwIfNoEntry: false })?.size ?? 0;
