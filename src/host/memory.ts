@@ -41,8 +41,9 @@ let last: Promise<void> = Promise.resolve();
 let waiting: Promise<void> | undefined;
 
 /**
- * Collects everything that is unreachable, and has what was free overwritten. Blocks for as long as that takes: tens of
- * milliseconds, and more with a large heap. Who asks while one is under way shares the next.
+ * Collects everything that is unreachable, and has what was free overwritten. Blocks for five times as long as a whole
+ * collection takes, with turns of others in between: each tens of milliseconds, and more with a large heap. Who asks while
+ * one is under way shares the next.
  */
 export function collectGarbage(): Promise<void> {
   waiting ??= last
@@ -65,7 +66,7 @@ async function collectNow(): Promise<void> {
     const before = getHeapStatistics().total_heap_size;
     // What finalizers let go in one round is collected in the next.
     for (let round = 0; round < 3; round += 1) await collectOnce(collect);
-    fillGaps(before, collect);
+    await fillGaps(before, collect);
     for (let round = 0; round < 2; round += 1) await collectOnce(collect);
   } finally {
     setFlagsFromString("--no-clear-free-memory");
@@ -82,6 +83,8 @@ const SWEEP_MS = 20;
 /** More than both halves of the young generation, where scavenges leave copies behind: 16 MiB each unless told otherwise. */
 const LARGE_MARGIN_BYTES = 48 * 1024 * 1024;
 const SMALL_MARGIN_BYTES = 16 * 1024 * 1024;
+/** Filled in one turn of the event loop. */
+const TURN_BYTES = 4 * 1024 * 1024;
 /** Elements of 8 bytes, of what takes half a page of the heap. */
 const LARGE_ITEMS = 4_000;
 /** Down to what fits the smallest gap. */
@@ -90,18 +93,23 @@ const PIECE_HEAD_BYTES = 48;
 
 /**
  * V8 keeps pages that it emptied for when the heap grows, as they are, and gaps between objects: so the heap has to grow
- * once by as much as it shrank, and by pieces of every size, which are kept until they are in the old generation.
+ * once by as much as it shrank, and by pieces of every size, which are kept until they are in the old generation. Others have
+ * their turn in between.
  */
-function fillGaps(bytesBefore: number, now: Collect): void {
+async function fillGaps(bytesBefore: number, now: Collect): Promise<void> {
   const shrunk = Math.max(0, bytesBefore - getHeapStatistics().total_heap_size);
   const pieces: number[][] = [];
-  const fill = (items: number, bytes: number): void => {
+  const fill = async (items: number, bytes: number): Promise<void> => {
     const size = 8 * items + PIECE_HEAD_BYTES;
-    for (let filled = 0; filled < bytes; filled += size) pieces.push(new Array<number>(items).fill(0));
+    for (let filled = 0; filled < bytes; ) {
+      const until = Math.min(bytes, filled + TURN_BYTES);
+      for (; filled < until; filled += size) pieces.push(new Array<number>(items).fill(0));
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
     now({ type: "minor", execution: "sync", flavor: "regular" });
     now({ type: "minor", execution: "sync", flavor: "regular" });
   };
-  fill(LARGE_ITEMS, shrunk + LARGE_MARGIN_BYTES);
-  for (const items of SMALL_ITEMS) fill(items, SMALL_MARGIN_BYTES);
+  await fill(LARGE_ITEMS, shrunk + LARGE_MARGIN_BYTES);
+  for (const items of SMALL_ITEMS) await fill(items, SMALL_MARGIN_BYTES);
   pieces.length = 0;
 }
