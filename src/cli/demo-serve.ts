@@ -38,7 +38,7 @@ export async function demoServe(options: DemoServeOptions): Promise<undefined> {
   await initialise(paths);
   const db = await openInstallation(paths);
   try {
-    const tokens = await makeHospitals(db);
+    const tokens = [...(await makeHospitals(db)), (await db.createOperatorKey({ name: "demo" })).token];
     await using server = await listen(db, options.port);
     show(server.address.url, tokens);
     if (options.keep === true) console.log(dim(`kept: ${paths.dir} (use it with --dir)`));
@@ -83,6 +83,7 @@ function show(url: string, tokens: readonly string[]): void {
   for (const [index, { name }] of HOSPITALS.entries()) {
     console.log(`${name}  token ${tokens[index]}`);
   }
+  console.log(`Operator    token ${tokens.at(-1)}`);
   const lines = [
     `const { createClient } = await import("@libsql/client");`,
     `const db = createClient({ url: "${url}", authToken: "${tokens[0]}" });`,
@@ -90,9 +91,11 @@ function show(url: string, tokens: readonly string[]): void {
   ];
   console.log(`\n${dim("To use Hospital A from Node.js, paste this into `node` in this folder:")}\n`);
   console.log(lines.join("\n"));
-  console.log(
-    `\n${dim("With the other token the same lines see Hospital B, and nothing of A. Ctrl+C ends it.")}`,
-  );
+  const notes = [
+    "With the other hospital's token the same lines see Hospital B, and nothing of A. The operator makes and",
+    "limits tenants (docs/admin-api.md), and reads nothing of theirs. Ctrl+C ends it.",
+  ];
+  console.log(`\n${dim(notes.join("\n"))}`);
 }
 
 /** Resolves at the first signal to end. */

@@ -22,6 +22,7 @@ export async function checkpoint(options: TenantOptions): Promise<undefined> {
 }
 
 export async function stats(options: GlobalOptions): Promise<undefined> {
+  if (options.server !== undefined) return statsOver(options.server, options.json);
   const paths = installationPaths(options.dir);
   const known = await withInstallation(paths, async (db) => ({
     installation: db.stats().installation,
@@ -81,6 +82,17 @@ export async function rebuild(options: TenantOptions): Promise<undefined> {
 }
 
 /** @returns how many records there are */
+/** What the server tells an operator; its disk is not seen from here. */
+async function statsOver(server: ServerAddress, json = false): Promise<undefined> {
+  const { installation, tenants, openTenants } = await new KimberliteClient(server).call("node.describe", {});
+  if (json) return void console.log(toJson({ installation, tenants, openTenants }));
+  const rows = [
+    ["installation", installation],
+    ["tenants", `${tenants} (${openTenants} open)`],
+  ];
+  console.log(renderTable(["what", "value"], rows));
+}
+
 async function rebuildOver(server: ServerAddress, tenant: TenantId): Promise<bigint> {
   const client = new KimberliteClient(server);
   await client.run("tenants.rebuild", of(tenant));

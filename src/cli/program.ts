@@ -27,7 +27,7 @@ type Handler = (...given: never[]) => Promise<number | undefined>;
 const NOTES = `
 Data are in DIR/data, the master key is DIR/master.key: keep a copy of the key elsewhere, without it nothing can be read.
 
-With --url (or KIMBERLITE_URL) and --token (KIMBERLITE_TOKEN) a command works over a server, all but init, demo, serve, stats,
+With --url (or KIMBERLITE_URL) and --token (KIMBERLITE_TOKEN) a command works over a server, all but init, demo, serve,
 key create, backup verify and what restores. Those are refused, unless --dir overrules the environment. There
 export, import and backup take names of the server's settings in the place of paths. A token on a command line can be seen by other accounts of the machine: put it into the environment.
 

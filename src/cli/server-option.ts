@@ -30,6 +30,7 @@ const SERVED: ReadonlySet<string> = new Set([
   "token list",
   "token revoke",
   "checkpoint",
+  "stats",
   "verify",
   "grant create",
   "grant list",
@@ -85,6 +86,8 @@ export function placedOptions(command: Command): GlobalOptions {
     return options;
   }
   const name = nameOf(command);
+  // An export or certificate is looked at here; which server the environment names has no part in it.
+  if (name === "verify" && command.args.length > 0 && !fromFlag("url") && !fromFlag("token")) return options;
   if (!SERVED.has(name)) {
     throw kimberliteError(
       "unsupported",

@@ -15,6 +15,12 @@ export function compileCheck(schema: TSchema, part: "body" | "query" | "params")
     if (validator.Check(value)) return value;
     const [error] = validator.Errors(value);
     const where = `${part}${(error?.instancePath ?? "").replaceAll("/", ".")}`;
-    throw kimberliteError("invalid_argument", `${where} ${error?.message ?? "is not valid"}`);
+    throw kimberliteError("invalid_argument", `${where} ${reasonOf(error)}`);
   };
+}
+
+/** What closes an object is a schema that refuses everything: the field is unknown. */
+function reasonOf(error: { readonly keyword: string; readonly message: string } | undefined): string {
+  if (error?.keyword === "boolean") return "is not known here";
+  return error?.message ?? "is not valid";
 }

@@ -49,7 +49,13 @@ it("serves the two hospitals: the lines that it prints work when pasted, each to
     }
     const lines = out.split("\n").filter((line) => /^(const|console)/.test(line));
     expect(lines).toHaveLength(3);
-    const [a = "", b = ""] = [...out.matchAll(/token (kmb_\S+)/g)].map(([, token]) => token ?? "");
+    const [a = "", b = "", operator = ""] = [...out.matchAll(/token (kmb_\S+)/g)].map(
+      ([, token]) => token ?? "",
+    );
+    const url = /at (http\S+)/.exec(out)?.[1] ?? "";
+    const asOperator = { env: { KIMBERLITE_URL: url, KIMBERLITE_TOKEN: operator } };
+    expect(await succeed(runCommand(["tenant", "list"], asOperator))).toContain("Hospital B");
+    expect(await runCommand(["sql", "SELECT 1"], asOperator)).toMatchObject({ code: 4 });
     const paste = (code: string): Promise<string> =>
       run(process.execPath, ["--input-type=module", "-e", code], fileURLToPath(ROOT), {});
     const pasted = await paste(lines.join("\n"));

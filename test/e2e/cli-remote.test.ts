@@ -220,7 +220,8 @@ it("governs tenants, keys, tokens and grants", async () => {
   const checkpoint = join(folder, "checkpoint.txt");
   writeFileSync(checkpoint, await succeed(remote(["checkpoint", ...one])));
   expect(await succeed(remote(["verify", ...one, "--checkpoint", checkpoint]))).toContain("whole: ");
-  expect((await remote(["verify", dir])).err).toContain("(unsupported)");
+  expect((await remote(["verify", dir, "--url", env.KIMBERLITE_URL])).err).toContain("(unsupported)");
+  expect(await succeed(remote(["verify", dir]))).toContain("whole");
   expect((await operator("audit", ...one)).err).toContain("(not_authorized)");
   expect((await remote(["tenant", "list"])).err).toContain("(not_authorized)");
 });
@@ -267,6 +268,8 @@ it("erases, keeps, re-encrypts, exports and backs up what the server has", async
   const gone = ["erase", "--tenant", "2", "--reason", "over", "--certificate", certificate];
   expect(await succeed(operator(...gone))).toContain("tenant 2 is erased");
   expect(await succeed(operator("certificate", "--tenant", "2"))).toBe(readFileSync(certificate, "utf8"));
+  expect(await succeed(operator("verify", certificate, "--key", verifier))).toContain("tenant 2 was erased");
+  expect(await succeed(operator("stats"))).toMatch(/installation[\s\S]*tenants/);
 });
 
 it("warns of a token that goes over a network in clear text, and of none that does not", async () => {
@@ -299,7 +302,7 @@ it("lets nobody in but the tenant, and never shows the token", async () => {
 it("takes a server or a directory, and never one for the other", async () => {
   const both = await runCommand(["sql", "SELECT 1", "--dir", dir, "--url", env.KIMBERLITE_URL], { env });
   expect(both).toMatchObject({ code: 2, err: expect.stringContaining("(invalid_argument)") });
-  expect(await remote(["stats"])).toMatchObject({
+  expect(await remote(["init"])).toMatchObject({
     code: 2,
     err: expect.stringContaining("(unsupported)"),
   });
