@@ -15,19 +15,22 @@ export interface Held {
   /** Why it is not there any more, though its caller did not end it. */
   readonly ended: Error | undefined;
   step(step: SessionStep): Promise<StepOutcome>;
-  commit(): Promise<void>;
+  /** @returns the offset of its record; undefined if it changed nothing */
+  commit(): Promise<bigint | undefined>;
   rollback(): Promise<void>;
 }
 
 type HoldPorts = Pick<SessionPorts, "context" | "hold" | "operate">;
 
 /** Runs work over what is held, until its caller decides; rejected means rolled back. */
-type Hold = (whileHeld: (transaction: LaneTransaction) => Promise<void>) => Promise<unknown>;
+type Hold = (whileHeld: (transaction: LaneTransaction) => Promise<void>) => Promise<HoldEnd>;
+
+type HoldEnd = { readonly offset: bigint | undefined } | undefined;
 
 class HeldInLane implements Held {
   readonly #transaction: LaneTransaction;
   readonly #decision: PromiseWithResolvers<void>;
-  readonly #done: Promise<unknown>;
+  readonly #done: Promise<HoldEnd>;
   #decided = false;
   readonly reads: boolean;
   ended: Error | undefined;
@@ -35,7 +38,7 @@ class HeldInLane implements Held {
   private constructor(
     transaction: LaneTransaction,
     decision: PromiseWithResolvers<void>,
-    done: Promise<unknown>,
+    done: Promise<HoldEnd>,
     reads: boolean,
   ) {
     this.reads = reads;
@@ -72,10 +75,10 @@ class HeldInLane implements Held {
     return this.#transaction.step(step);
   }
 
-  async commit(): Promise<void> {
+  async commit(): Promise<bigint | undefined> {
     this.#decided = true;
     this.#decision.resolve();
-    await this.#done;
+    return (await this.#done)?.offset;
   }
 
   async rollback(): Promise<void> {
@@ -120,6 +123,7 @@ export const HeldRead = {
               } finally {
                 await open.end();
               }
+              return undefined;
             }),
           "once",
         ),

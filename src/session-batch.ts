@@ -54,13 +54,26 @@ export async function runAsOneJob(
   };
   const bytes = steps.reduce((sum, { statement }) => sum + requestBytes(toRequest(statement, 0)), 0);
   try {
-    const { value } = await operate((engine) => engine.pipeline.submit(context, work, bytes));
-    return value;
+    const { value, offset } = await operate((engine) => engine.pipeline.submit(context, work, bytes));
+    return withOffset(value, steps, offset);
   } catch (error) {
     if (error instanceof Undone) return error.outcomes;
     if (attempt?.committed !== true) throw error;
     return attempt.commitFailed(error as Error);
   }
+}
+
+/** The COMMIT that ran tells the offset. */
+function withOffset(
+  outcomes: readonly BatchOutcome[],
+  steps: readonly PlannedStep[],
+  offset: bigint | undefined,
+): readonly BatchOutcome[] {
+  return outcomes.map((outcome, index) =>
+    steps[index]?.control?.kind === "commit" && outcome !== undefined && "result" in outcome
+      ? { result: { ...outcome.result, offset } }
+      : outcome,
+  );
 }
 
 /** The reads of a batch, of one snapshot. @returns undefined if the batch must run step by step */

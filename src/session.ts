@@ -15,7 +15,7 @@ import type { Page } from "./projection/paged-read.ts";
 import { splitSql } from "./projection/sql-splitter.ts";
 import { mayRead, parseControl, type SessionControl } from "./projection/sql-text.ts";
 import type { StatementDescription } from "./projection/statement-cache.ts";
-import type { StatementRequest, StatementResult } from "./projection/writer.ts";
+import type { StatementRequest } from "./projection/writer.ts";
 import { isTooLarge, type PlannedStep, runAsOneJob, runAsOneRead } from "./session-batch.ts";
 import { type PagedResult, pagesOf, runSteps } from "./session-pages.ts";
 import {
@@ -40,6 +40,8 @@ const CURSOR_MS = 30_000;
 export class Session implements SqlSession {
   readonly #ports: SessionPorts;
   #held: Held | undefined;
+  /** Snapshots of results that are being read in pages. */
+  readonly #paged: Set<Held> = new Set();
   /** Why the transaction is gone that the caller may believe in. */
   #lost: Error | undefined;
   #foreignKeys = true;
@@ -82,7 +84,7 @@ export class Session implements SqlSession {
   }
 
   async sequence(sql: string): Promise<void> {
-    for (const statement of splitSql(textOf(sql))) await this.run({ sql: statement });
+    for (const statement of splitSql(textOf(sql))) await this.run({ sql: statement, dropRows: true });
   }
 
   async describe(sql: string): Promise<StatementDescription> {
@@ -124,9 +126,9 @@ export class Session implements SqlSession {
 
   async close(): Promise<void> {
     this.#closed = true;
-    const held = this.#held;
+    const held = this.#held === undefined ? [...this.#paged] : [this.#held, ...this.#paged];
     this.#held = undefined;
-    await held?.rollback();
+    await Promise.all(held.map((each) => each.rollback()));
   }
 
   /** A batch that is one transaction, or one snapshot, in one turn; undefined if it is neither, or takes too long for that. */
@@ -164,7 +166,11 @@ export class Session implements SqlSession {
       if (!isTooLarge(error)) throw error;
     }
     const snapshot = await this.#hold("readonly", CURSOR_MS);
-    return this.#pagesOf(snapshot, request, () => snapshot.rollback());
+    this.#paged.add(snapshot);
+    return this.#pagesOf(snapshot, request, async () => {
+      this.#paged.delete(snapshot);
+      await snapshot.rollback();
+    });
   }
 
   /** Opens pages of what is held; `end` is told when they are over. */
@@ -174,8 +180,8 @@ export class Session implements SqlSession {
     end: () => Promise<void> = async () => undefined,
   ): Promise<PagedResult> {
     const ask = async (step: SessionStep): Promise<unknown> => {
-      if (this.#closed) throw kimberliteError("closed", "the session is closed");
       this.#ports.stands();
+      if (this.#closed) throw kimberliteError("closed", "the session is closed");
       this.#ports.admitted();
       if (held.ended !== undefined) throw held.ended;
       const outcome = await held.step(step).catch((error: unknown) => {
@@ -207,40 +213,41 @@ export class Session implements SqlSession {
     const request = this.#requestOf(statement, maxResultBytes);
     if (this.#held !== undefined) return toResult(await this.#step({ kind: "run", request }));
     if (this.#lost !== undefined) throw this.#lost;
-    return toResult(await this.#runAlone(request));
+    return this.#runAlone(request);
   }
 
   readonly #requestOf = (statement: SessionStatement, maxResultBytes: number): StatementRequest => ({
     sql: statement.sql,
     exact: statement.values ?? [],
     maxResultBytes,
+    dropRows: statement.dropRows === true,
     rowsOnly: this.#ports.access !== "schema",
   });
 
-  async #runAlone(request: StatementRequest): Promise<StatementResult> {
+  async #runAlone(request: StatementRequest): Promise<SessionResult> {
     const { access, context, operate, read } = this.#ports;
-    if (access === "read") return read(request);
+    if (access === "read") return toResult(await read(request));
     if (!this.#foreignKeys) return this.#runHeld(request);
     if (mayRead(request.sql)) {
       try {
-        return await read(request);
+        return toResult(await read(request));
       } catch (error) {
         if (!isWrite(error)) throw error;
       }
     }
     return operate(async (engine) => {
-      const { value } = await engine.pipeline.submitStatements(context, [request]);
-      return value[0] as StatementResult;
+      const { value, offset } = await engine.pipeline.submitStatements(context, [request]);
+      return { ...toResult(value[0]), offset };
     });
   }
 
   /** One statement in a transaction of its own that does what the session has set. */
-  async #runHeld(request: StatementRequest): Promise<StatementResult> {
+  async #runHeld(request: StatementRequest): Promise<SessionResult> {
     await this.#begin("immediate");
     try {
-      const result = (await this.#step({ kind: "run", request })) as StatementResult;
-      await this.#commit();
-      return result;
+      const result = toResult(await this.#step({ kind: "run", request }));
+      const offset = await this.#commit();
+      return { ...result, offset };
     } catch (error) {
       await this.#rollback();
       throw error;
@@ -281,8 +288,7 @@ export class Session implements SqlSession {
         await this.#begin(control.mode, readMs);
         return NOTHING;
       case "commit":
-        await this.#commit();
-        return NOTHING;
+        return { ...NOTHING, offset: await this.#commit() };
       case "rollback":
         await this.#rollback();
         return NOTHING;
@@ -315,7 +321,8 @@ export class Session implements SqlSession {
     return held;
   }
 
-  async #commit(): Promise<void> {
+  /** @returns the offset of its record, if it changed anything */
+  async #commit(): Promise<bigint | undefined> {
     const held = this.#held;
     const lost = held?.ended ?? this.#lost;
     this.#held = undefined;
@@ -323,7 +330,7 @@ export class Session implements SqlSession {
     if (lost !== undefined) throw lost;
     if (held === undefined) throw noTransaction("cannot commit - no transaction is active");
     this.#ports.charge();
-    await held.commit();
+    return held.commit();
   }
 
   async #rollback(): Promise<void> {

@@ -15,6 +15,8 @@ export type SessionAccess = "read" | "rows" | "schema";
 export interface SessionStatement {
   readonly sql: string;
   readonly values?: readonly SqlValue[];
+  /** The rows are not wanted: the result has none, however many were found. */
+  readonly dropRows?: boolean;
 }
 
 export interface SessionResult {
@@ -25,6 +27,8 @@ export interface SessionResult {
   readonly rows: readonly (readonly SqlValue[])[];
   readonly rowsAffected: number;
   readonly lastInsertRowid: number | bigint | undefined;
+  /** Offset of the record of the transaction that was committed with the statement, if it changed anything. */
+  readonly offset?: bigint | undefined;
 }
 
 /** Of a step that ran; undefined for one whose condition did not hold. */

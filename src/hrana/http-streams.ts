@@ -36,7 +36,7 @@ export interface HttpStreamParts {
   readonly limits: HranaLimits;
   readonly clock: Clock;
   readonly randomness: Randomness;
-  /** Asked for every stream between its requests, so that what it holds ends with its credential. @throws `unauthenticated` */
+  /** Asked for every stream by the clock, so that what it holds ends with its credential. @throws `unauthenticated` */
   readonly recheck: (principal: TenantPrincipal) => void;
 }
 
@@ -49,7 +49,7 @@ export class HttpStreams {
 
   constructor(parts: HttpStreamParts) {
     this.#parts = parts;
-    this.#sweep = setInterval(() => this.#closeIdle(), SWEEP_MS);
+    this.#sweep = setInterval(() => this.#look(), SWEEP_MS);
     this.#sweep.unref();
   }
 
@@ -117,12 +117,12 @@ export class HttpStreams {
     await Promise.all(idle.map((kept) => this.#end(kept)));
   }
 
-  #closeIdle(): void {
+  /** Ends what is idle too long, and what lost its credential: also a cursor whose client does not read, with its snapshot. */
+  #look(): void {
     const now = this.#parts.clock.monotonicMs();
     for (const kept of this.#streams.values()) {
-      if (kept.secret === undefined) continue;
-      const isIdle = now - kept.idleSinceMs > this.#parts.limits.streamIdleMs;
-      if (isIdle || !this.#stands(kept.principal)) void this.#end(kept);
+      const idleMs = kept.secret === undefined ? 0 : now - kept.idleSinceMs;
+      if (idleMs > this.#parts.limits.streamIdleMs || !this.#stands(kept.principal)) void this.#end(kept);
     }
   }
 

@@ -218,9 +218,10 @@ function integer(given: unknown, place: string): bigint {
 }
 
 function blob(given: unknown, place: string): Uint8Array {
-  if (typeof given !== "string" || !/^[A-Za-z0-9+/]*={0,2}$/.test(given))
-    throw invalid(`${place}.base64 is no base64`);
-  return Buffer.from(given, "base64");
+  // With or without padding; one character over is half a byte.
+  const match = typeof given === "string" ? /^([A-Za-z0-9+/]*)={0,2}$/.exec(given) : null;
+  if (match === null || (match[1] as string).length % 4 === 1) throw invalid(`${place}.base64 is no base64`);
+  return Buffer.from(match[1] as string, "base64");
 }
 
 function absent(value: unknown): value is undefined | null {

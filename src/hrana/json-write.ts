@@ -78,11 +78,22 @@ function batchResult(outcomes: readonly StepOutcome[]): string {
   const errors = outcomes.map((step) =>
     step !== undefined && "error" in step ? jsonError(step.error) : "null",
   );
-  return `{"step_results":[${results.join(",")}],"step_errors":[${errors.join(",")}]}`;
+  const last = outcomes.findLast((step) => offsetOf(step) !== undefined);
+  return `{"step_results":[${results.join(",")}],"step_errors":[${errors.join(",")}]${index(offsetOf(last))}}`;
 }
 
-function stmtResult({ cols, rows, affectedRowCount, lastInsertRowid }: StmtResult): string {
-  return `{"cols":[${columns(cols)}],"rows":[${rows.map(row).join(",")}],${counts(affectedRowCount, lastInsertRowid)}}`;
+function offsetOf(step: StepOutcome): bigint | undefined {
+  return step !== undefined && "result" in step ? step.result.replicationIndex : undefined;
+}
+
+function stmtResult(given: StmtResult): string {
+  const { cols, rows, affectedRowCount, lastInsertRowid, replicationIndex } = given;
+  return `{"cols":[${columns(cols)}],"rows":[${rows.map(row).join(",")}],${counts(affectedRowCount, lastInsertRowid)}${index(replicationIndex)}}`;
+}
+
+/** Left out where there is none, for most results are of reads. */
+function index(offset: bigint | undefined): string {
+  return offset === undefined ? "" : `,"replication_index":"${offset}"`;
 }
 
 function counts(affectedRowCount: number, lastInsertRowid: bigint | undefined): string {

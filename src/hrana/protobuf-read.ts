@@ -1,8 +1,9 @@
 /**
  * Hrana's Protobuf from clients: untrusted bytes to the structures of `protocol.ts`, by the schema in `HRANA_3_SPEC`.
  *
- * Kept: a message ends where its parent says or before; unknown fields are passed over; groups, which the schema has not
- * and which nest without end, are refused; what is nested and how much there is, is bounded as in JSON.
+ * Kept: a message ends where its parent says or before; unknown fields are passed over; a known one that is not of its
+ * type is refused, and so are groups, which the schema has not and which nest without end; what is nested and how much
+ * there is, is bounded as in JSON.
  */
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import { KimberliteError } from "../errors.ts";
@@ -25,11 +26,13 @@ import type {
 const MAX_ARGUMENTS = 32_766;
 
 /** What is done with each field of a message; a field that is not there is passed over. */
-type Fields = Readonly<Record<number, (wire: WireType) => void>>;
+type Fields = Readonly<Record<number, () => void>>;
 
 export class ProtobufReader {
   readonly #budget: MessageBudget;
   readonly #reader: BinaryReader;
+  /** Of the field that is read. */
+  #wire: WireType = WireType.LengthDelimited;
   #requests = 0;
 
   /** For one message. */
@@ -101,7 +104,7 @@ export class ProtobufReader {
     };
     this.#nested({
       1: () => {
-        requestId = this.#reader.int32();
+        requestId = this.#varint().int32();
       },
       2: set(() => ({ type: "open_stream", ...this.#ids() })),
       3: set(() => ({ type: "close_stream", ...this.#ids() })),
@@ -140,7 +143,7 @@ export class ProtobufReader {
     let request: StreamRequest | undefined;
     this.#nested({
       1: () => {
-        streamId = this.#reader.int32();
+        streamId = this.#varint().int32();
       },
       ...fields((given) => {
         request = given;
@@ -155,10 +158,10 @@ export class ProtobufReader {
     let batch: HranaBatch = [];
     this.#nested({
       1: () => {
-        streamId = this.#reader.int32();
+        streamId = this.#varint().int32();
       },
       2: () => {
-        cursorId = this.#reader.int32();
+        cursorId = this.#varint().int32();
       },
       3: () => {
         batch = this.#batch();
@@ -173,7 +176,7 @@ export class ProtobufReader {
       { sql: 2, sqlId: 3 },
       {
         1: () => {
-          streamId = this.#reader.int32();
+          streamId = this.#varint().int32();
         },
       },
     );
@@ -185,7 +188,7 @@ export class ProtobufReader {
     let sql = "";
     this.#nested({
       1: () => {
-        sqlId = this.#reader.int32();
+        sqlId = this.#varint().int32();
       },
       2: () => {
         sql = this.#text();
@@ -227,7 +230,7 @@ export class ProtobufReader {
         sql = this.#text();
       },
       [at.sqlId]: () => {
-        sqlId = this.#reader.int32();
+        sqlId = this.#varint().int32();
       },
     });
     return { sql, sqlId };
@@ -269,10 +272,10 @@ export class ProtobufReader {
     };
     this.#nested({
       1: () => {
-        cond = { type: "ok", step: this.#reader.uint32() };
+        cond = { type: "ok", step: this.#varint().uint32() };
       },
       2: () => {
-        cond = { type: "error", step: this.#reader.uint32() };
+        cond = { type: "error", step: this.#varint().uint32() };
       },
       3: () => {
         cond = { type: "not", cond: this.#condition(depth + 1) };
@@ -309,7 +312,7 @@ export class ProtobufReader {
           namedArgs.push(this.#namedArgument());
         },
         5: () => {
-          wantRows = this.#reader.bool();
+          wantRows = this.#varint().bool();
         },
       },
     );
@@ -318,7 +321,7 @@ export class ProtobufReader {
 
   #namedArgument(): NamedArgument {
     let name = "";
-    let value: SqlValue = null;
+    let value: SqlValue | undefined;
     this.#nested({
       1: () => {
         name = this.#text();
@@ -327,6 +330,7 @@ export class ProtobufReader {
         value = this.#value();
       },
     });
+    if (value === undefined) throw invalid("a named argument has no value");
     return { name, value };
   }
 
@@ -338,16 +342,16 @@ export class ProtobufReader {
         value = null;
       },
       2: () => {
-        value = BigInt(this.#reader.sint64());
+        value = BigInt(this.#varint().sint64());
       },
       3: () => {
-        value = this.#reader.double();
+        value = this.#as(WireType.Bit64).double();
       },
       4: () => {
         value = this.#text();
       },
       5: () => {
-        value = this.#reader.bytes();
+        value = this.#as(WireType.LengthDelimited).bytes();
       },
     });
     if (value === undefined) throw invalid("a value is of no known type");
@@ -374,7 +378,7 @@ export class ProtobufReader {
         numbers.map((_, index) => [
           index + 1,
           () => {
-            numbers[index] = this.#reader.int32();
+            numbers[index] = this.#varint().int32();
           },
         ]),
       ),
@@ -388,11 +392,20 @@ export class ProtobufReader {
   }
 
   #text(): string {
-    return this.#reader.string(true);
+    return this.#as(WireType.LengthDelimited).string(true);
+  }
+
+  #varint(): BinaryReader {
+    return this.#as(WireType.Varint);
+  }
+
+  #as(expected: WireType): BinaryReader {
+    if (this.#wire !== expected) throw invalid("a field is not of its type");
+    return this.#reader;
   }
 
   #nested(fields: Fields): void {
-    const length = this.#reader.uint32();
+    const length = this.#as(WireType.LengthDelimited).uint32();
     this.#fields(this.#reader.pos + length, fields);
   }
 
@@ -403,8 +416,9 @@ export class ProtobufReader {
       const [number, wire] = reader.tag();
       if (wire === WireType.StartGroup || wire === WireType.EndGroup) throw invalid("the message has groups");
       const read = fields[number];
+      this.#wire = wire;
       if (read === undefined) reader.skip(wire, number);
-      else read(wire);
+      else read();
     }
     if (reader.pos !== end) throw invalid("a part of the message is longer than it says");
   }

@@ -163,10 +163,13 @@ function batchResult(to: BinaryWriter, outcomes: readonly StepOutcome[]): void {
   }
 }
 
-function stmtResult(to: BinaryWriter, { cols, rows, affectedRowCount, lastInsertRowid }: StmtResult): void {
+function stmtResult(to: BinaryWriter, given: StmtResult): void {
+  const { cols, rows, affectedRowCount, lastInsertRowid, replicationIndex } = given;
   for (const col of cols) message(to, 1, (part) => column(part, col));
   for (const row of rows) message(to, 2, (part) => writeRow(part, row));
   counts(to, { first: 3, affectedRowCount, lastInsertRowid });
+  // A field of libSQL's server, which the schema of the specification lacks.
+  if (replicationIndex !== undefined) to.tag(5, WireType.Varint).uint64(replicationIndex);
 }
 
 function counts(

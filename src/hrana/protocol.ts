@@ -54,6 +54,8 @@ export interface StmtResult {
   readonly rows: readonly (readonly SqlValue[])[];
   readonly affectedRowCount: number;
   readonly lastInsertRowid: bigint | undefined;
+  /** Offset in the tenant's log of what was committed with the statement; libSQL's own field, which its specification lacks. */
+  readonly replicationIndex: bigint | undefined;
 }
 
 /** What is told of a failure; `code` is SQLite's own where it has one, else one of `docs/errors.md`. */

@@ -21,6 +21,7 @@ import type {
   SocketRequest,
   SocketResponse,
 } from "./protocol.ts";
+import { resolveBatch, resolveRequest } from "./references.ts";
 import { type OpenStream, SocketCursors } from "./socket-cursors.ts";
 import { SqlStore } from "./sql-store.ts";
 import type { NoteFailure, SqlStream } from "./sql-stream.ts";
@@ -103,10 +104,10 @@ export class SocketConnection {
     try {
       message = this.#parts.encoding.readMessage(data);
     } catch (error) {
-      return this.#refuse(CLOSE.protocol, toHranaError(error).message);
+      return this.refuse(CLOSE.protocol, toHranaError(error).message);
     }
     if (message.type === "hello") return void this.#greet(message.jwt, data.length);
-    if (this.#principal === undefined) return this.#refuse(CLOSE.protocol, "a hello comes first");
+    if (this.#principal === undefined) return this.refuse(CLOSE.protocol, "a hello comes first");
     void this.#answer(message, data.length, this.#principal);
   }
 
@@ -124,7 +125,7 @@ export class SocketConnection {
   /** Answers what was taken, and nothing more; then says why and closes. */
   async finish(code: number, reason: string): Promise<void> {
     await this.#intake.hold(this.#intake.idle());
-    this.#refuse(code, reason);
+    this.refuse(code, reason);
   }
 
   /** Rolls back what is open. Idempotent. */
@@ -149,7 +150,7 @@ export class SocketConnection {
     } catch (error) {
       ended({ principal: undefined, error: toKnown(error) });
       this.#send({ type: "hello_error", error: toHranaError(error) });
-      this.#refuse(CLOSE.policy, "the hello was refused");
+      this.refuse(CLOSE.policy, "the hello was refused");
     } finally {
       release();
     }
@@ -209,10 +210,11 @@ export class SocketConnection {
       case "close_stream":
         return this.#closeStream(request.streamId);
       case "open_cursor": {
-        const owner = this.#streams.get(request.streamId);
-        return this.#cursors.open(request.cursorId, owner, (before) =>
-          this.#entries(owner as OpenStream, request.batch, before),
-        );
+        const { streamId, cursorId, batch } = request;
+        return this.#cursors.open(cursorId, this.#streams.get(streamId), (owner) => {
+          const resolved = resolveBatch(batch, this.#store);
+          return (before) => this.#entries(owner, resolved, before);
+        });
       }
       case "close_cursor":
         return this.#cursors.close(request.cursorId);
@@ -223,10 +225,12 @@ export class SocketConnection {
       case "on_stream": {
         const open = this.#streamOf(request.streamId);
         if (open.cursors > 0) throw invalid("a cursor is open on the stream");
+        // Now: the client may close a text as soon as it has asked for it.
+        const asked = resolveRequest(request.request, this.#store);
         const done = open.last.then(() =>
           this.#inTurn(greeting, async (note) => {
             if (open.stream === undefined) throw invalid("the stream did not open");
-            return open.stream.answer(request.request, note);
+            return open.stream.answer(asked, note);
           }),
         );
         open.last = done.catch(() => undefined);
@@ -236,8 +240,12 @@ export class SocketConnection {
   }
 
   #onStore(request: Extract<SocketRequest, { type: "on_connection" }>["request"]): SocketResponse {
-    if (request.type === "store_sql") this.#store.store(request.sqlId, request.sql);
-    else this.#store.close(request.sqlId);
+    if (request.type === "close_sql") this.#store.close(request.sqlId);
+    else {
+      // A violation of the protocol: what comes next would run another text than the client means.
+      if (this.#store.has(request.sqlId)) this.refuse(CLOSE.protocol, "the number of the SQL text is in use");
+      this.#store.store(request.sqlId, request.sql);
+    }
     return { type: request.type };
   }
 
@@ -268,8 +276,10 @@ export class SocketConnection {
     const open = this.#streams.get(id);
     if (open !== undefined) {
       this.#cursors.closeOf(open);
-      await open.last.catch(() => undefined);
-      await open.stream?.close();
+      // In its turn: what was asked before it is done first, what is asked after it finds the stream closed.
+      const closed = open.last.then(() => open.stream?.close());
+      open.last = closed;
+      await closed;
       if (this.#streams.get(id) === open) this.#streams.delete(id);
     }
     return { type: "close_stream" };
@@ -318,14 +328,15 @@ export class SocketConnection {
     if (this.#ended) return;
     const { socket, encoding, maxUnreadBytes } = this.#parts;
     socket.send(encoding.writeMessage(message));
-    if (socket.unreadBytes() > maxUnreadBytes) this.#refuse(CLOSE.policy, "the client does not read");
+    if (socket.unreadBytes() > maxUnreadBytes) this.refuse(CLOSE.policy, "the client does not read");
   }
 
   #refuseCredential(): void {
-    this.#refuse(CLOSE.policy, "the credential stands no more");
+    this.refuse(CLOSE.policy, "the credential stands no more");
   }
 
-  #refuse(code: number, reason: string): void {
+  /** Says why and closes, once; nothing more is taken. */
+  refuse(code: number, reason: string): void {
     if (this.#ended) return;
     this.#parts.socket.close(code, reason);
     void this.end();

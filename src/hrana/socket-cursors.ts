@@ -5,9 +5,10 @@
  * clients ask ahead; one that is closed has let go of everything.
  */
 import { kimberliteError } from "../errors.ts";
+import { toHranaError } from "./hrana-error.ts";
 import { invalid } from "./limits.ts";
 import type { CursorEntry, SocketResponse } from "./protocol.ts";
-import type { SqlStream } from "./sql-stream.ts";
+import type { NoteFailure, SqlStream } from "./sql-stream.ts";
 
 export interface OpenStream {
   /** Undefined if it failed to open: its number is taken all the same. */
@@ -19,12 +20,16 @@ export interface OpenStream {
 }
 
 interface OpenCursor {
+  /** Undefined if it failed to open: its number is taken all the same. */
   readonly entries: AsyncGenerator<CursorEntry, void> | undefined;
   readonly owner: OpenStream | undefined;
   readonly close: () => void;
-  done: boolean;
+  closed: boolean;
   last: Promise<unknown>;
 }
+
+/** A fetch, and whom a failure of its batch is told beside the client. */
+type Fetch = (work: (note: NoteFailure) => Promise<SocketResponse>) => Promise<SocketResponse>;
 
 const MAX_ENTRIES = 1_000;
 const MAX_ENTRY_BYTES = 256 * 1024;
@@ -37,53 +42,49 @@ export class SocketCursors {
     this.#limit = limit;
   }
 
-  /** @param run begins the batch once `before` is over; nothing runs before the first fetch */
-  open(
+  /** @param prepare gives what runs the batch once `before` is over; nothing runs before the first fetch */
+  async open(
     cursorId: number,
     owner: OpenStream | undefined,
-    run: (before: Promise<unknown>) => AsyncGenerator<CursorEntry, void>,
-  ): SocketResponse {
+    prepare: (owner: OpenStream) => (before: Promise<unknown>) => AsyncGenerator<CursorEntry, void>,
+  ): Promise<SocketResponse> {
     if (this.#cursors.has(cursorId)) throw invalid("the number of the cursor is in use");
     if (this.#cursors.size >= this.#limit) {
       throw kimberliteError("overloaded", "too many cursors are open on the connection", {
         detail: { limit: this.#limit },
       });
     }
-    if (owner === undefined) {
-      const close = (): void => undefined;
-      this.#cursors.set(cursorId, { entries: undefined, owner, close, done: true, last: Promise.resolve() });
-      throw invalid("no stream of this number is open");
-    }
-    const closed = Promise.withResolvers<void>();
-    // What is asked of the stream next waits until the cursor is closed.
-    owner.cursors += 1;
+    this.#cursors.set(cursorId, failedCursor(owner));
+    if (owner === undefined) throw invalid("no stream of this number is open");
+    if (owner.cursors > 0) throw invalid("a cursor is open on the stream");
+    const run = prepare(owner);
     const before = owner.last;
-    owner.last = before.then(() => closed.promise);
-    const cursor: OpenCursor = {
-      entries: run(before),
-      owner,
-      done: false,
-      last: Promise.resolve(),
-      close: () => {
-        if (!cursor.done) owner.cursors -= 1;
-        cursor.done = true;
-        void cursor.entries?.return().finally(() => closed.resolve());
-      },
-    };
+    const cursor = hold(owner, run(before));
     this.#cursors.set(cursorId, cursor);
-    return { type: "open_cursor" };
+    await before;
+    if (owner.stream !== undefined) return { type: "open_cursor" };
+    cursor.close();
+    if (this.#cursors.get(cursorId) === cursor) this.#cursors.set(cursorId, failedCursor(owner));
+    throw invalid("the stream did not open");
   }
 
   /** @param inTurn runs the fetch when it may */
   async fetch(
     { cursorId, maxCount }: { readonly cursorId: number; readonly maxCount: number },
-    inTurn: (work: () => Promise<SocketResponse>) => Promise<SocketResponse>,
+    inTurn: Fetch,
   ): Promise<SocketResponse> {
     const cursor = this.#cursors.get(cursorId);
     if (cursor === undefined) throw invalid("no cursor of this number is open");
     const { entries } = cursor;
     if (entries === undefined) throw invalid("the cursor did not open");
-    const fetched = cursor.last.then(() => inTurn(() => takeEntries(entries, maxCount)));
+    const fetched = cursor.last.then(() =>
+      inTurn(async (note) => {
+        const answer = await takeEntries(entries, maxCount, note);
+        // One that was closed meanwhile has ended without having given everything.
+        if (cursor.closed) throw invalid("the cursor is closed");
+        return answer;
+      }),
+    );
     cursor.last = fetched.catch(() => undefined);
     return fetched;
   }
@@ -95,9 +96,9 @@ export class SocketCursors {
     return { type: "close_cursor" };
   }
 
-  /** Their numbers stay taken until they are closed by number. */
+  /** Closes a stream's cursors together with it. */
   closeOf(owner: OpenStream): void {
-    for (const cursor of this.#cursors.values()) if (cursor.owner === owner) cursor.close();
+    for (const [id, cursor] of this.#cursors) if (cursor.owner === owner) this.close(id);
   }
 
   closeAll(): void {
@@ -105,19 +106,49 @@ export class SocketCursors {
   }
 }
 
-/** As many as are wanted, or fit one answer. */
+function failedCursor(owner: OpenStream | undefined): OpenCursor {
+  return { entries: undefined, owner, close: () => undefined, closed: true, last: Promise.resolve() };
+}
+
+/** What is asked of the stream next waits until the cursor is closed. */
+function hold(owner: OpenStream, entries: AsyncGenerator<CursorEntry, void>): OpenCursor {
+  const closed = Promise.withResolvers<void>();
+  owner.cursors += 1;
+  owner.last = owner.last.then(() => closed.promise);
+  const cursor: OpenCursor = {
+    entries,
+    owner,
+    closed: false,
+    last: Promise.resolve(),
+    close: () => {
+      if (!cursor.closed) owner.cursors -= 1;
+      cursor.closed = true;
+      void entries.return().finally(() => closed.resolve());
+    },
+  };
+  return cursor;
+}
+
+/** As many as are wanted, or fit one answer. A batch that fails as a whole ends with an entry that says why. */
 async function takeEntries(
   entries: AsyncGenerator<CursorEntry, void>,
   maxCount: number,
+  note: NoteFailure,
 ): Promise<SocketResponse> {
   const taken: CursorEntry[] = [];
   let bytes = 0;
   const most = Math.min(maxCount, MAX_ENTRIES);
-  while (taken.length < most && bytes < MAX_ENTRY_BYTES) {
-    const next = await entries.next();
-    if (next.done === true) return { type: "fetch_cursor", entries: taken, done: true };
-    taken.push(next.value);
-    if (next.value.type === "row") bytes += rowBytes(next.value.row);
+  try {
+    while (taken.length < most && bytes < MAX_ENTRY_BYTES) {
+      const next = await entries.next();
+      if (next.done === true) return { type: "fetch_cursor", entries: taken, done: true };
+      taken.push(next.value);
+      if (next.value.type === "row") bytes += rowBytes(next.value.row);
+    }
+  } catch (error) {
+    note(error);
+    taken.push({ type: "error", error: toHranaError(error) });
+    return { type: "fetch_cursor", entries: taken, done: true };
   }
   return { type: "fetch_cursor", entries: taken, done: false };
 }

@@ -118,7 +118,7 @@ function serve(
   const stopWatching = watch(webSocket, { connection, limits, idleTimeoutMs: host.limits.idleTimeoutMs });
   webSocket.on("message", (data: Buffer, binary: boolean) => {
     if (binary === isBinary) connection.receive(data);
-    else webSocket.close(CLOSE.unsupported, "the frame is not of the encoding that was agreed");
+    else connection.refuse(CLOSE.unsupported, "the frame is not of the encoding that was agreed");
   });
   webSocket.on("error", () => webSocket.terminate());
   webSocket.on("close", () => {

@@ -12,7 +12,11 @@ export class SqlStore {
     this.#limits = limits;
   }
 
-  /** @throws `invalid_argument` for a number that is in use; `overloaded` when there are too many */
+  has(id: number): boolean {
+    return this.#texts.has(id);
+  }
+
+  /** @throws `invalid_argument` for a number that is in use; `value_too_large` when there are too many */
   store(id: number, sql: string): void {
     if (this.#texts.has(id)) throw invalid("an SQL text is stored under this number already");
     const { maxStoredTexts, maxStoredCharacters } = this.#limits;

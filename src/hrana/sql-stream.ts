@@ -21,12 +21,14 @@ import type {
   CursorEntry,
   DescribeResult,
   HranaBatch,
+  SqlReference,
   StepOutcome,
   Stmt,
   StmtResult,
   StreamRequest,
   StreamResponse,
 } from "./protocol.ts";
+import { resolveBatch, resolveRequest } from "./references.ts";
 import type { SqlStore } from "./sql-store.ts";
 
 /** Told of each statement of a batch that fails. */
@@ -47,8 +49,9 @@ export class SqlStream {
     return this.#closed;
   }
 
-  async answer(request: StreamRequest, note: NoteFailure): Promise<StreamResponse> {
+  async answer(given: StreamRequest, note: NoteFailure): Promise<StreamResponse> {
     if (this.#closed) throw invalid("the stream is closed");
+    const request = resolveRequest(given, this.#store);
     switch (request.type) {
       case "close":
         await this.close();
@@ -56,12 +59,12 @@ export class SqlStream {
       case "execute":
         return { type: "execute", result: await this.#execute(request.stmt) };
       case "batch":
-        return { type: "batch", outcomes: await this.batch(request.batch, note) };
+        return { type: "batch", outcomes: await this.#batch(request.batch, note) };
       case "sequence":
-        await this.#session.sequence(this.#store.resolve(request));
+        await this.#session.sequence(textOf(request));
         return { type: "sequence" };
       case "describe":
-        return { type: "describe", result: await this.#describe(this.#store.resolve(request)) };
+        return { type: "describe", result: await this.#describe(textOf(request)) };
       case "store_sql":
         this.#store.store(request.sqlId, request.sql);
         return { type: "store_sql" };
@@ -73,16 +76,18 @@ export class SqlStream {
     }
   }
 
-  async batch(batch: HranaBatch, note: NoteFailure): Promise<StepOutcome[]> {
-    const outcomes = await this.#session.batch(this.#steps(batch));
+  async #batch(batch: HranaBatch, note: NoteFailure): Promise<StepOutcome[]> {
+    const outcomes = await this.#session.batch(toSteps(batch));
     for (const outcome of outcomes) if (outcome !== undefined && "error" in outcome) note(outcome.error);
     return outcomes.map((outcome, index) => toOutcome(outcome, batch[index]?.stmt.wantRows ?? true));
   }
 
   /** A batch's results, one entry at a time: found as they are taken. */
-  async *entries(batch: HranaBatch, note: NoteFailure): AsyncGenerator<CursorEntry, void> {
+  async *entries(given: HranaBatch, note: NoteFailure): AsyncGenerator<CursorEntry, void> {
+    if (this.#closed) throw invalid("the stream is closed");
+    const batch = resolveBatch(given, this.#store);
     let wantRows = true;
-    for await (const part of this.#session.batchPages(this.#steps(batch))) {
+    for await (const part of this.#session.batchPages(toSteps(batch))) {
       if (part.kind === "begin") wantRows = batch[part.step]?.stmt.wantRows ?? true;
       if (part.kind === "error") note(part.error);
       if (part.kind !== "rows") yield toEntry(part);
@@ -97,27 +102,7 @@ export class SqlStream {
   }
 
   async #execute(stmt: Stmt): Promise<StmtResult> {
-    return toStmtResult(await this.#session.run(this.#statement(stmt)), stmt.wantRows);
-  }
-
-  #statement(stmt: Stmt): BatchStep["statement"] {
-    const sql = this.#store.resolve(stmt);
-    return { sql, values: placeArguments(sql, stmt) };
-  }
-
-  /** A step whose statement cannot be made fails alone, when its turn comes. */
-  #steps(batch: HranaBatch): BatchStep[] {
-    return batch.map(({ stmt, condition }, index): BatchStep => {
-      const when =
-        condition === undefined ? undefined : (state: BatchState) => holds(condition, state, index);
-      let statement: BatchStep["statement"];
-      try {
-        statement = this.#statement(stmt);
-      } catch (error) {
-        return { statement: { sql: "" }, refused: error as Error, ...(when === undefined ? {} : { when }) };
-      }
-      return when === undefined ? { statement } : { statement, when };
-    });
+    return toStmtResult(await this.#session.run(toStatement(stmt)), stmt.wantRows);
   }
 
   async #describe(sql: string): Promise<DescribeResult> {
@@ -127,21 +112,45 @@ export class SqlStream {
   }
 }
 
-/** Whether a condition holds; one on a step that has not run yet does not. */
-function holds(condition: BatchCond, state: BatchState, before: number): boolean {
+function textOf({ sql }: SqlReference): string {
+  if (sql === undefined) throw invalid("the text is not there");
+  return sql;
+}
+
+function toStatement(stmt: Stmt): BatchStep["statement"] {
+  const sql = textOf(stmt);
+  return { sql, values: placeArguments(sql, stmt), dropRows: !stmt.wantRows };
+}
+
+/** A step whose statement cannot be made fails alone, when its turn comes. */
+function toSteps(batch: HranaBatch): BatchStep[] {
+  return batch.map(({ stmt, condition }): BatchStep => {
+    const when = condition === undefined ? undefined : (state: BatchState) => holds(condition, state);
+    let statement: BatchStep["statement"];
+    try {
+      statement = toStatement(stmt);
+    } catch (error) {
+      return { statement: { sql: "" }, refused: error as Error, ...(when === undefined ? {} : { when }) };
+    }
+    return when === undefined ? { statement } : { statement, when };
+  });
+}
+
+/** Whether a condition holds. It is on steps that were before its own. */
+function holds(condition: BatchCond, state: BatchState): boolean {
   switch (condition.type) {
     case "ok":
     case "error": {
-      const outcome = condition.step < before ? state.outcomes[condition.step] : undefined;
+      const outcome = state.outcomes[condition.step];
       if (outcome === undefined) return false;
       return condition.type === "ok" ? "result" in outcome : "error" in outcome;
     }
     case "not":
-      return !holds(condition.cond, state, before);
+      return !holds(condition.cond, state);
     case "and":
-      return condition.conds.every((each) => holds(each, state, before));
+      return condition.conds.every((each) => holds(each, state));
     case "or":
-      return condition.conds.some((each) => holds(each, state, before));
+      return condition.conds.some((each) => holds(each, state));
     case "is_autocommit":
       return state.autocommit;
   }
@@ -179,11 +188,12 @@ function toOutcome(outcome: BatchOutcome, wantRows: boolean): StepOutcome {
 }
 
 function toStmtResult(result: SessionResult, wantRows: boolean): StmtResult {
-  const { columns, types, rows, rowsAffected, lastInsertRowid } = result;
+  const { columns, types, rows, rowsAffected, lastInsertRowid, offset } = result;
   return {
     cols: toColumns(columns, types),
     rows: wantRows ? rows : [],
     affectedRowCount: rowsAffected,
     lastInsertRowid: toRowid(lastInsertRowid),
+    replicationIndex: offset,
   };
 }

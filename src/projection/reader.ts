@@ -18,6 +18,7 @@ import {
 } from "./statement-cache.ts";
 import {
   collectRows,
+  dropRows,
   inspectRows,
   narrowIntegers,
   type ResultLimits,
@@ -162,11 +163,8 @@ export class ProjectionReader {
   ): (Row | SqlValue[])[] {
     const limits = limitsOf(request, this.#resultLimits);
     if (request.exact !== undefined) {
-      return collectRows(
-        shaped(compiled, true, true).iterate(...params) as Iterable<SqlValue[]>,
-        limits,
-        true,
-      );
+      const found = shaped(compiled, true, true).iterate(...params) as Iterable<SqlValue[]>;
+      return request.dropRows === true ? dropRows(found) : collectRows(found, limits, true);
     }
     const rows = shaped(compiled, request.arrays === true, false).all(...params) as (Row | SqlValue[])[];
     if (!inspectRows(rows, limits)) return rows;
@@ -198,9 +196,10 @@ export class ProjectionReader {
     const exact = request.exact !== undefined;
     const limits = limitsOf(request, this.#resultLimits);
     const statement = shaped(compiled, exact || request.arrays === true, true);
-    const rows = this.#step(request, () =>
-      collectRows(statement.iterate(...params) as Iterable<Row | SqlValue[]>, limits, exact),
-    );
+    const rows = this.#step(request, () => {
+      const found = statement.iterate(...params) as Iterable<Row | SqlValue[]>;
+      return request.dropRows === true ? dropRows(found) : collectRows(found, limits, exact);
+    });
     return outcome(request, compiled, rows);
   }
 }

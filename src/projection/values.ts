@@ -85,6 +85,12 @@ export function collectRows<T extends Row | SqlValue[]>(
   return collected;
 }
 
+/** Finds rows that nobody wants, one at a time. */
+export function dropRows(rows: Iterable<unknown>): [] {
+  for (const _ of rows);
+  return [];
+}
+
 /** Bytes of the rows of a result, as its limit counts them. */
 export function resultBytes(rows: readonly (readonly SqlValue[])[]): number {
   let bytes = 0;

@@ -33,6 +33,7 @@ import {
 import { findSubjectColumn } from "./subject-column.ts";
 import {
   collectRows,
+  dropRows,
   narrowInteger,
   type ResultLimits,
   type Row,
@@ -59,6 +60,8 @@ export interface StatementRequest {
   readonly exact?: readonly SqlValue[];
   /** Most bytes of the rows, if less than the connection's own limit. */
   readonly maxResultBytes?: number;
+  /** The rows are not wanted: they are found and dropped, and no limit of results is for them. */
+  readonly dropRows?: boolean;
   /** Refuses what changes the schema or `user_version` (`not_authorized`). */
   readonly rowsOnly?: boolean;
   /** Rows as arrays in column order. */
@@ -500,6 +503,7 @@ export class ProjectionWriter {
     const exact = request.exact !== undefined;
     const arrays = exact || request.arrays === true;
     const rows = shaped(compiled, arrays, true).iterate(...params) as Iterable<Row | SqlValue[]>;
+    if (request.dropRows === true) return dropRows(rows);
     const found = collectRows(rows, limitsOf(request, { maxRows, maxBytes }), exact);
     return presented(compiled, arrays, found);
   }
