@@ -49,6 +49,7 @@ export type ErrorCode =
   | "aborted"
   | "closed"
   | "directory_locked"
+  | "address_unavailable"
   | "directory_not_initialised"
   | "already_initialised"
   | "format_too_new"
@@ -185,6 +186,12 @@ export const ERROR_CODES: Readonly<Record<ErrorCode, ErrorCodeRow>> = {
   aborted: row("reject", 499, 9, "The caller's signal ended the work."),
   closed: row("reject", 503, 8, "The database is closed."),
   directory_locked: row("reject", 409, 8, "Another process has this data directory open."),
+  address_unavailable: row(
+    "reject",
+    409,
+    8,
+    "The server cannot listen at its address: something else does, or it may not; `detail.cause` is the system's code.",
+  ),
   directory_not_initialised: row("reject", 404, 5, "The path holds no Kimberlite data directory."),
   already_initialised: row("reject", 409, 3, "The path holds an installation already; it was left as it is."),
   format_too_new: row("reject", 409, 8, "The data was written by a newer version of Kimberlite."),

@@ -5,6 +5,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { KimberliteError } from "../errors.ts";
 import { registerHrana } from "../hrana/register.ts";
 import type { Kimberlite } from "../kimberlite.ts";
 import { Server } from "../server/server.ts";
@@ -72,7 +73,7 @@ async function listen(db: Kimberlite, port: number | undefined): Promise<Server>
   try {
     return await start(port ?? DEFAULT_PORT);
   } catch (error) {
-    const taken = (error as NodeJS.ErrnoException).code === "EADDRINUSE";
+    const taken = error instanceof KimberliteError && error.code === "address_unavailable";
     if (port !== undefined || !taken) throw error;
     return start(0);
   }

@@ -210,7 +210,8 @@ export function parseServerConfig(settings: ServerSettings = {}): ServerConfig {
   const [wrong] = checker.Errors(config);
   assert(wrong !== undefined, "what does not match has an error");
   const where = wrong.instancePath.slice(1).replaceAll("/", ".");
-  throw kimberliteError("invalid_argument", `the server's settings: ${where} ${wrong.message}`);
+  if (wrong.keyword === "boolean") throw wrongSetting(`there is none of the name ${where}`);
+  throw wrongSetting(`${where} ${wrong.message}`);
 }
 
 const NAMED_NETWORKS: ReadonlySet<string> = new Set(["loopback", "linklocal", "uniquelocal"]);

@@ -9,6 +9,7 @@ import type { Server as SecureServer } from "node:tls";
 import type { FastifyInstance } from "fastify";
 import type { Logger } from "pino";
 import type { Authenticator } from "../auth/authenticator.ts";
+import { kimberliteError } from "../errors.ts";
 import { type Clock, systemClock } from "../host/clock.ts";
 import { type Disk, systemDisk } from "../host/disk.ts";
 import { type Randomness, systemRandomness } from "../host/randomness.ts";
@@ -85,7 +86,7 @@ export class Server implements AsyncDisposable {
     this.address = parts.address;
   }
 
-  /** Resolves when it listens. @throws `invalid_argument`; Node's own error if the address cannot be had */
+  /** Resolves when it listens. @throws `invalid_argument`, `address_unavailable` */
   static async start(options: ServerOptions): Promise<Server> {
     const config = parseServerConfig(options.settings);
     const drain = new AbortController();
@@ -119,7 +120,7 @@ export class Server implements AsyncDisposable {
     const { register } = options;
     if (register !== undefined) await app.register(async (scope) => register(scope, host));
     const reloader = config.tls === undefined ? undefined : watchTls(app, config.tls, { ...options, disk });
-    await app.listen({ host: config.host, port: config.port });
+    await listen(app, config);
     return new Server({
       app,
       config,
@@ -240,4 +241,24 @@ function addressOf(app: FastifyInstance, secure: boolean): ServerAddress {
   const { address, port, family } = app.server.address() as AddressInfo;
   const host = family === "IPv6" ? `[${address}]` : address;
   return { host: address, port, url: `${secure ? "https" : "http"}://${host}:${port}` };
+}
+
+/** @throws `address_unavailable` */
+async function listen(app: FastifyInstance, { host, port }: ServerConfig): Promise<void> {
+  try {
+    await app.listen({ host, port });
+  } catch (error) {
+    await app.close();
+    const cause = (error as NodeJS.ErrnoException).code ?? "unknown";
+    const why =
+      cause === "EADDRINUSE" ? "something listens there already; --port 0 takes a free port" : cause;
+    throw kimberliteError(
+      "address_unavailable",
+      `the server cannot listen at ${host}, port ${port}: ${why}`,
+      {
+        detail: { port, cause },
+        cause: error,
+      },
+    );
+  }
 }

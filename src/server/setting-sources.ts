@@ -34,11 +34,20 @@ export function gatherSettings({ file, environment, assignments }: SettingSource
 }
 
 function parseFile(file: Buffer): Record<string, unknown> {
-  const settings = parseJsonBody(file);
+  const settings = parseJson(file);
   if (typeof settings === "object" && settings !== null && !Array.isArray(settings)) {
     return settings as Record<string, unknown>;
   }
   throw kimberliteError("invalid_argument", "the configuration file is a JSON object");
+}
+
+/** As strict as with what comes over the network: no name twice, no broken text. */
+function parseJson(file: Buffer): unknown {
+  try {
+    return parseJsonBody(file);
+  } catch (cause) {
+    throw kimberliteError("invalid_argument", "the configuration file is not JSON", { cause });
+  }
 }
 
 function toCamel(name: string): string {

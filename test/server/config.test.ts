@@ -53,6 +53,12 @@ describe("settings", () => {
     };
     refused(() => gatherSettings({ ...none, file: file({ prot: 1 }) }));
     refused(() => gatherSettings({ ...none, file: file({ limits: { maxBody: 1 } }) }));
+    expect(() =>
+      parseServerConfig(gatherSettings({ ...none, file: file({ limits: { maxBody: 1 } }) })),
+    ).toThrow("there is none of the name limits.maxBody");
+    expect(() => gatherSettings({ ...none, file: Buffer.from("{bad") })).toThrow(
+      "the configuration file is not JSON",
+    );
     refused(() => gatherSettings({ ...none, file: file({ limits: 7 }) }));
     refused(() => gatherSettings({ ...none, file: file({ port: 65_536 }) }));
     refused(() => gatherSettings({ ...none, file: file({ tls: { certFile: "a" } }) }));

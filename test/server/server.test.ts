@@ -1,6 +1,8 @@
 /** The server as a whole: it listens, says how it is, refuses with problems, and goes down in order. */
 import { expect, it } from "vitest";
-import { startServed } from "./served.ts";
+import { Server } from "../../src/server/server.ts";
+import type { ServerSettings } from "../../src/server/settings.ts";
+import { startServed, tokensThatSay } from "./served.ts";
 
 it("answers health checks to anyone, and says nothing else", async () => {
   await using served = await startServed();
@@ -10,6 +12,21 @@ it("answers health checks to anyone, and says nothing else", async () => {
   const ready = await fetch(`${served.url}/readyz`);
   expect(ready.status).toBe(200);
   expect(await ready.json()).toEqual({ status: "ready" });
+});
+
+it("does not start where something listens already, and says so", async () => {
+  await using served = await startServed();
+  const { port } = new URL(served.url);
+  const start = (settings: ServerSettings): Promise<Server> =>
+    Server.start({ db: served.db, authenticator: tokensThatSay, settings });
+  await expect(start({ port: Number(port) })).rejects.toMatchObject({
+    code: "address_unavailable",
+    message: expect.stringContaining(`port ${port}: something listens there already`),
+  });
+  await expect(start({ port: 0, host: "192.0.2.1" })).rejects.toMatchObject({
+    code: "address_unavailable",
+    detail: { cause: "EADDRNOTAVAIL" },
+  });
 });
 
 it("refuses with problem details that name the code and the request", async () => {
