@@ -3,9 +3,10 @@
  *
  *     node scripts/test.mjs [suite…]          or          KIMBERLITE_SUITES=unit,lint npm test
  *
- * Suites run one after another; one that fails, hangs or is missing is a failure and does not stop the later ones. The
- * last line is `N passed, N failed, N skipped`: the tests of vitest, and one for each other suite. The exit code is 0
- * only when nothing failed.
+ * First the suites that look at the sources run, those of `LANES` beside each other, and then the tests, which say how
+ * far they are; one that fails, hangs or is missing is a failure and does not stop the others. The last line is
+ * `N passed, N failed, N skipped`: the tests of vitest, and one for each other suite. The exit code is 0 only when
+ * nothing failed.
  */
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -41,13 +42,27 @@ const SUITES = [
       ["node", "native/check.mjs"],
     ],
   },
-  { name: "unit", limitMs: 30 * MINUTE_MS, count: countTests, commands: [] },
+  { name: "unit", limitMs: 30 * MINUTE_MS, count: countTests, shown: true, commands: [] },
   { name: "package", limitMs: 8 * MINUTE_MS, commands: [["node", "test/package/check.mjs"]] },
 ];
 
+/** What runs beside each other: each lane keeps about one core busy. What is in none comes after, one by one. */
+const LANES = [["native"], ["types", "lint", "layers", "knip", "package"]];
+
+/** Groups of the programs that run now. */
+const running = new Set();
+for (const signal of ["SIGINT", "SIGTERM"]) {
+  process.once(signal, () => {
+    for (const group of running) killGroup(group);
+    process.exit(130);
+  });
+}
+
+const chosen = chosenSuites();
 const results = [];
-for (const suite of chosenSuites()) results.push(await runSuite(suite));
-report(results);
+await Promise.all(LANES.map((lane) => runInTurn(chosen.filter(({ name }) => lane.includes(name)))));
+await runInTurn(chosen.filter(({ name }) => !LANES.flat().includes(name)));
+report(SUITES.flatMap(({ name }) => results.filter((result) => result.name === name)));
 process.exitCode = results.some((result) => result.failed > 0) ? 1 : 0;
 
 function chosenSuites() {
@@ -65,13 +80,17 @@ function chosenSuites() {
   return wanted.length === 0 ? SUITES : SUITES.filter((suite) => wanted.includes(suite.name));
 }
 
+async function runInTurn(suites) {
+  for (const suite of suites) results.push(await runSuite(suite));
+}
+
 async function runSuite(suite) {
   const startedMs = performance.now();
   const counted = await (suite.count ?? countCommands)(suite);
   const seconds = (performance.now() - startedMs) / 1000;
   const result = { name: suite.name, seconds, skipped: [], ...counted };
   console.log(`${result.failed === 0 ? "ok    " : "FAILED"} ${suite.name.padEnd(8)} ${seconds.toFixed(1)} s`);
-  if (result.failed > 0) console.log(lastLines(result.output));
+  if (result.failed > 0 && suite.shown !== true) console.log(lastLines(result.output));
   return result;
 }
 
@@ -86,13 +105,13 @@ async function countCommands({ commands, limitMs }) {
   return { passed: failed ? 0 : 1, failed: failed ? 1 : 0, output: outputs.join("\n") };
 }
 
-async function countTests({ limitMs }) {
+async function countTests({ limitMs, shown }) {
   const folder = mkdtempSync(join(tmpdir(), "kimberlite-totals-"));
   try {
     const file = join(folder, "totals.json");
     const reporters = ["--reporter=default", "--reporter=./scripts/totals-reporter.mjs"];
     const command = ["vitest", "run", "--allowOnly=false", ...reporters];
-    const { ok, output } = await runCommand(command, limitMs, { KIMBERLITE_TOTALS: file });
+    const { ok, output } = await runCommand(command, limitMs, { shown, env: { KIMBERLITE_TOTALS: file } });
     const totals = existsSync(file)
       ? JSON.parse(readFileSync(file, "utf8"))
       : { passed: 0, failed: 1, skipped: [] };
@@ -103,34 +122,38 @@ async function countTests({ limitMs }) {
   }
 }
 
-/** Runs one program in a process group of its own, so that nothing that it started outlives its limit. */
-function runCommand([program, ...args], limitMs, extraEnv = {}) {
+/**
+ * Runs one program in a process group of its own, so that nothing that it started outlives its limit.
+ *
+ * @param shown whether what it prints is printed as it comes, too
+ */
+function runCommand([program, ...args], limitMs, { shown = false, env = {} } = {}) {
   return new Promise((resolve) => {
     const child = spawn(join(BIN, program), args, {
       cwd: ROOT,
-      env: projectEnv(extraEnv),
+      env: projectEnv(env),
       detached: true,
       stdio: ["ignore", "pipe", "pipe"],
     });
     const chunks = [];
+    const take = (chunk) => {
+      chunks.push(chunk);
+      if (shown) process.stdout.write(chunk);
+    };
     const end = (ok, why) => {
       clearTimeout(timer);
-      process.off("SIGINT", interrupt).off("SIGTERM", interrupt);
+      running.delete(child.pid);
+      if (shown && why !== undefined) console.log(why);
       const output = Buffer.concat(chunks).toString("utf8").trimEnd();
       resolve({ ok, output: why === undefined ? output : `${output}\n${why}` });
     };
-    const stop = () => child.pid !== undefined && killGroup(child.pid);
-    const interrupt = () => {
-      stop();
-      process.exit(130);
-    };
+    if (child.pid !== undefined) running.add(child.pid);
     const timer = setTimeout(() => {
-      chunks.push(Buffer.from(`\nstopped after ${limitMs / MINUTE_MS} minutes\n`));
-      stop();
+      take(Buffer.from(`\nstopped after ${limitMs / MINUTE_MS} minutes\n`));
+      if (child.pid !== undefined) killGroup(child.pid);
     }, limitMs);
-    process.once("SIGINT", interrupt).once("SIGTERM", interrupt);
-    child.stdout.on("data", (chunk) => chunks.push(chunk));
-    child.stderr.on("data", (chunk) => chunks.push(chunk));
+    child.stdout.on("data", take);
+    child.stderr.on("data", take);
     child.on("error", (error) => end(false, error.message));
     child.on("close", (code, signal) =>
       end(code === 0, code === 0 ? undefined : `exited with ${code ?? signal}`),

@@ -15,7 +15,7 @@ import { systemDisk } from "../host/disk.ts";
 import type { MasterKeyProvider } from "../keys/master-key.ts";
 import { createMasterKeyFile, masterKeyFile } from "../keys/master-key-file.ts";
 import { masterKeyPath, openMasterKey } from "../keys/master-key-uri.ts";
-import { Kimberlite } from "../kimberlite.ts";
+import type { Kimberlite } from "../kimberlite.ts";
 import type { RotationProgress } from "../master-rotation.ts";
 import type { OpenOptions } from "../open-options.ts";
 import { parseMasterKeyUri } from "../tenant/tenant-config.ts";
@@ -69,7 +69,7 @@ export async function initialise(paths: InstallationPaths, given?: string): Prom
   const fresh = elsewhere === undefined && !systemDisk.has(paths.masterKey);
   if (fresh) createMasterKeyFile(paths.masterKey);
   const masterKey = elsewhere ?? masterKeyFile(paths.masterKey);
-  const db = await Kimberlite.open({ dataDir: paths.data, masterKey });
+  const db = await open({ dataDir: paths.data, masterKey });
   await db.close();
   if (uri !== undefined) await configure(paths, { masterKey: uri });
   return fresh;
@@ -85,6 +85,12 @@ export function keptUri(uri: string): string {
   return parseMasterKeyUri(`file:${encodeURI(resolve(masterKeyPath(uri)))}`);
 }
 
+/** The engine is loaded when a directory is opened: a command that asks a server needs none of it. */
+async function open(options: OpenOptions): Promise<Kimberlite> {
+  const { Kimberlite: Engine } = await import("../kimberlite.ts");
+  return Engine.open(options);
+}
+
 /** Opens an installation that `initialise` made. @throws `directory_not_initialised`, and what `Kimberlite.open` throws */
 export async function openInstallation(
   paths: InstallationPaths,
@@ -97,7 +103,7 @@ export async function openInstallation(
     );
   }
   const masterKeys = await masterKeysOf(paths);
-  return Kimberlite.open({ ...options, dataDir: paths.data, ...masterKeys, create: false });
+  return open({ ...options, dataDir: paths.data, ...masterKeys, create: false });
 }
 
 /** Opens, works, and closes whatever the work did. */

@@ -2,10 +2,11 @@
 import type { GlobalOptions } from "./arguments.ts";
 import { installationPaths, withInstallation } from "./installation.ts";
 import type { Node } from "./node.ts";
-import { serverNode } from "./server-node.ts";
 
 /** Opens it, works, and closes it. */
-export function withNode<T>(options: GlobalOptions, work: (node: Node) => Promise<T>): Promise<T> {
+export async function withNode<T>(options: GlobalOptions, work: (node: Node) => Promise<T>): Promise<T> {
   const { server, dir } = options;
-  return server === undefined ? withInstallation(installationPaths(dir), work) : work(serverNode(server));
+  if (server === undefined) return withInstallation(installationPaths(dir), work);
+  const { serverNode } = await import("./server-node.ts");
+  return work(serverNode(server));
 }

@@ -5,7 +5,6 @@ import type { TenantId } from "../tenant/tenant-id.ts";
 import type { GlobalOptions } from "./arguments.ts";
 import { actorName, installationPaths, withInstallation } from "./installation.ts";
 import type { Place } from "./place.ts";
-import { withServer } from "./server-place.ts";
 import { toArrays } from "./statement.ts";
 
 export interface PlaceOptions extends GlobalOptions {
@@ -15,7 +14,10 @@ export interface PlaceOptions extends GlobalOptions {
 /** Opens the place that the options name, works, and closes it. @throws `invalid_argument` without a tenant */
 export async function withPlace<T>(options: PlaceOptions, work: (place: Place) => Promise<T>): Promise<T> {
   const { server, tenant } = options;
-  if (server !== undefined) return withServer(server, tenant, work);
+  if (server !== undefined) {
+    const { withServer } = await import("./server-place.ts");
+    return withServer(server, tenant, work);
+  }
   if (tenant === undefined)
     throw kimberliteError("invalid_argument", "required option '--tenant <id>' not specified");
   const actor = actorName(options);

@@ -21,7 +21,6 @@ import {
 import { looksLikeExport, verifyExported } from "./portability.ts";
 import { type Progress, startProgress } from "./progress.ts";
 import { counted, escapeLine, formatBytes, renderTable, toJson } from "./render.ts";
-import { verifyOverServer } from "./server-place.ts";
 import { requireWhole, showVerified } from "./verified.ts";
 
 interface VerifyOptions extends GlobalOptions {
@@ -81,6 +80,7 @@ async function verifyServed(
   }
   if (tenant === undefined) throw kimberliteError("invalid_argument", "over a server verify takes --tenant");
   const note = checkpoint === undefined ? undefined : readBytes(checkpoint).toString("utf8");
+  const { verifyOverServer } = await import("./server-place.ts");
   const report = await verifyOverServer(server, tenant, note);
   console.log(showVerified(report, json));
   requireWhole(report);

@@ -9,7 +9,8 @@ import { kimberliteError } from "../errors.ts";
 import type { Disk } from "../host/disk.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 
-const MAGIC = 0x4c4e_4a4b; // "KJNL"
+const MAGIC = 0x4c4e_4a4b;
+const MAGIC_BYTES: Buffer = Buffer.from("KJNL");
 const FORMAT_VERSION = 1;
 const FRAME_HEADER_BYTES = 64;
 export const ENTRY_HEADER_BYTES = 32;
@@ -78,8 +79,8 @@ export function readFrames(disk: Disk, path: string): FileFrames {
   const bytes = disk.readFile(path) ?? Buffer.alloc(0);
   const { position, count, ...frames } = walkFrames(bytes);
   let behind = 0n;
-  for (let at = position; at + FRAME_HEADER_BYTES <= bytes.length; at += ALIGNMENT) {
-    const found = parseFrame(bytes, at)?.generation ?? 0n;
+  for (let at = bytes.indexOf(MAGIC_BYTES, position); at !== -1; at = bytes.indexOf(MAGIC_BYTES, at + 1)) {
+    const found = at % ALIGNMENT === 0 ? (parseFrame(bytes, at)?.generation ?? 0n) : 0n;
     if (found > behind) behind = found;
   }
   return { ...frames, count, end: position, behind };

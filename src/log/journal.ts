@@ -428,8 +428,7 @@ export class Journal {
     let entries: readonly JournalEntry[] | undefined;
     return () => {
       if (entries === undefined) {
-        const bytes = (this.#disk.readFile(file.path) ?? Buffer.alloc(0)).subarray(0, file.position);
-        entries = walkFrames(bytes).entries;
+        entries = walkFrames(file.file.read(0, file.position)).entries;
       }
       return entries;
     };

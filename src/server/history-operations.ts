@@ -9,7 +9,8 @@ import { kimberliteError } from "../errors.ts";
 import type { Moment } from "../pipeline/time-travel.ts";
 import type { SqlParams } from "../projection/values.ts";
 import { CLOSED, type Operation, operation } from "./operation.ts";
-import { TypedValueSchema, toInput, toTyped } from "./typed-value.ts";
+import { toInput, toTyped } from "./typed-value.ts";
+import { TypedValueSchema } from "./typed-value-schema.ts";
 
 const ParamsSchema = Type.Union([
   Type.Array(TypedValueSchema, { maxItems: 32_766 }),

@@ -18,7 +18,8 @@ import {
   StreamRefSchema,
   toSharedItem,
 } from "./stream-shapes.ts";
-import { TypedValueSchema, toInput, toTyped } from "./typed-value.ts";
+import { toInput, toTyped } from "./typed-value.ts";
+import { TypedValueSchema } from "./typed-value-schema.ts";
 import { type Shape, shapeOf, type Wire } from "./wire.ts";
 
 export type GrantAnswer = Omit<Wire<Grant>, "stream"> & { readonly stream: StreamRef };

@@ -6,7 +6,8 @@ import type { StreamItem } from "../stream/stream-reader.ts";
 import { type JsonValue, toJsonValue } from "./json-value.ts";
 import { CLOSED } from "./operation.ts";
 import { Decimal, Microseconds } from "./shapes.ts";
-import { type TypedValue, TypedValueSchema, toTyped } from "./typed-value.ts";
+import { type TypedValue, toTyped } from "./typed-value.ts";
+import { TypedValueSchema } from "./typed-value-schema.ts";
 import { type Shape, shapeOf } from "./wire.ts";
 
 export interface StreamRef {

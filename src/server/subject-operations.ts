@@ -7,7 +7,8 @@ import type { SubjectErasureCertificate } from "../erasure/subject-certificate.t
 import type { DeclaredSubject } from "../subjects.ts";
 import { CLOSED, type Operation, operation } from "./operation.ts";
 import { Bytes, Decimal, Reason, RemovedSchema } from "./shapes.ts";
-import { TypedValueSchema, toInput } from "./typed-value.ts";
+import { toInput } from "./typed-value.ts";
+import { TypedValueSchema } from "./typed-value-schema.ts";
 import { type Shape, shapeOf, type Wire } from "./wire.ts";
 
 export type SubjectAnswer = Wire<DeclaredSubject>;

@@ -1,7 +1,5 @@
 /** A value of SQLite with its type, as Hrana writes it: nothing is rounded. */
-import { Type } from "typebox";
 import { narrowInteger, type SqlInput, type SqlValue } from "../projection/values.ts";
-import { type Shape, shapeOf } from "./wire.ts";
 
 export type TypedValue =
   | { readonly type: "null" }
@@ -10,30 +8,6 @@ export type TypedValue =
   | { readonly type: "float"; readonly value: number | "Infinity" | "-Infinity" }
   | { readonly type: "text"; readonly value: string }
   | { readonly type: "blob"; readonly base64: string };
-
-const CLOSED = { additionalProperties: false } as const;
-
-export const TypedValueSchema: Shape<TypedValue> = shapeOf<TypedValue>()(
-  Type.Union([
-    Type.Object({ type: Type.Literal("null") }, CLOSED),
-    Type.Object(
-      { type: Type.Literal("integer"), value: Type.String({ pattern: "^-?[0-9]{1,19}$" }) },
-      CLOSED,
-    ),
-    Type.Object(
-      {
-        type: Type.Literal("float"),
-        value: Type.Union([Type.Number(), Type.Literal("Infinity"), Type.Literal("-Infinity")]),
-      },
-      CLOSED,
-    ),
-    Type.Object({ type: Type.Literal("text"), value: Type.String() }, CLOSED),
-    Type.Object(
-      { type: Type.Literal("blob"), base64: Type.String({ pattern: "^[A-Za-z0-9+/]*={0,2}$" }) },
-      CLOSED,
-    ),
-  ]),
-);
 
 export function toInput(value: TypedValue): SqlInput {
   if (value.type === "null") return null;

@@ -12,6 +12,7 @@ const say = (word: string): void => void process.stdout.write(`${word}\n`);
 const db = await Kimberlite.open({
   dataDir,
   masterKey: masterKeyFile(keyPath),
+  journalFileBytes: 1024 * 1024,
   onProgress: () => say("rebuilding"),
 });
 say("open");

@@ -13,6 +13,8 @@ import type { KillPlan } from "./plan.ts";
 import type { VictimTask } from "./victim.ts";
 
 const VICTIM = join(import.meta.dirname, "victim.ts");
+/** As the victim has it: opened with another length, the files would grow. */
+const JOURNAL_FILE_BYTES = 64 * 1024;
 const PATIENCE_MS = 20_000;
 
 export interface LifeOptions {
@@ -84,6 +86,7 @@ export class Patient {
     const db = await Kimberlite.open({
       dataDir: this.dataDir,
       masterKey: masterKeyFile(join(this.dir, "master.key")),
+      journalFileBytes: JOURNAL_FILE_BYTES,
     });
     const id = TenantId(TENANTS[0]);
     await db.execute(id, "CREATE TABLE wide (id INTEGER PRIMARY KEY, body TEXT)");
@@ -102,7 +105,11 @@ export class Patient {
     const at = { dataDir: this.dataDir, masterKey: join(this.dir, "master.key") };
     const live = await dumpProjection(at, tenant);
     this.forgetProjection(tenant);
-    const db = await Kimberlite.open({ dataDir: this.dataDir, masterKey: masterKeyFile(at.masterKey) });
+    const db = await Kimberlite.open({
+      dataDir: this.dataDir,
+      masterKey: masterKeyFile(at.masterKey),
+      journalFileBytes: JOURNAL_FILE_BYTES,
+    });
     await db.query(TenantId(tenant), "SELECT 1");
     await db.close();
     const rebuilt = await dumpProjection(at, tenant);

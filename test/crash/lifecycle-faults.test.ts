@@ -288,7 +288,12 @@ describe("a process that is killed in the middle of the work of operators", () =
 async function openWithEither(folder: string): Promise<Kimberlite> {
   const [a, b] = ["a.key", "b.key"].map((name) => masterKeyFile(join(folder, name)));
   const dataDir = join(folder, "data");
-  return Kimberlite.open({ dataDir, masterKey: a as never, otherMasterKeys: [b as never] });
+  return Kimberlite.open({
+    dataDir,
+    masterKey: a as never,
+    otherMasterKeys: [b as never],
+    journalFileBytes: 64 * 1024,
+  });
 }
 
 class Victim {

@@ -47,6 +47,7 @@ const db = await Kimberlite.open({
   masterKey: key("a.key"),
   otherMasterKeys: [key("b.key")],
   logSegmentBytes: 8 * 1024,
+  journalFileBytes: 64 * 1024,
 });
 say("open");
 for (let round = 1; ; round += 1) {

@@ -79,7 +79,11 @@ export async function serve(
   const folder = mkdtempSync(join(tmpdir(), "kimberlite-hrana-"));
   const key = join(folder, "master.key");
   createMasterKeyFile(key);
-  const db = await Kimberlite.open({ dataDir: join(folder, "data"), masterKey: masterKeyFile(key) });
+  const db = await Kimberlite.open({
+    dataDir: join(folder, "data"),
+    masterKey: masterKeyFile(key),
+    journalFileBytes: 1024 * 1024,
+  });
   for (const id of [1, 2]) {
     await db.createTenant({ id: TenantId(id), name: `Tenant ${id}`, region: Region.UsEast });
   }

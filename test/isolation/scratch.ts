@@ -24,6 +24,8 @@ export class Scratch implements AsyncDisposable {
     const db = await Kimberlite.open({
       dataDir: this.dataDir,
       masterKey: masterKeyFile(this.masterKeyPath),
+      // Small: most tests write little, and each new directory and each opening would write or read all of it.
+      journalFileBytes: 1024 * 1024,
       ...options,
     });
     this.#open.add(db);

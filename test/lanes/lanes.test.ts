@@ -23,7 +23,12 @@ describe("lanes", () => {
   let db: Kimberlite;
 
   const open = (limits: NonNullable<OpenOptions["limits"]> = {}): Promise<Kimberlite> =>
-    Kimberlite.open({ dataDir: join(folder, "data"), masterKey: masterKeyFile(join(folder, "key")), limits });
+    Kimberlite.open({
+      dataDir: join(folder, "data"),
+      masterKey: masterKeyFile(join(folder, "key")),
+      journalFileBytes: 1024 * 1024,
+      limits,
+    });
 
   beforeEach(async () => {
     folder = mkdtempSync(join(tmpdir(), "kimberlite-lanes-"));

@@ -37,6 +37,7 @@ export async function startServed(
   const db = await Kimberlite.open({
     dataDir: join(folder, "data"),
     masterKey: masterKeyFile(keyFile),
+    journalFileBytes: 1024 * 1024,
     ...open,
   });
   const server = await Server.start({

@@ -125,7 +125,13 @@ export class TestNode implements AsyncDisposable {
 
 function openNode(folder: string, options: NodeOptions): Promise<NodeState> {
   const masterKey = masterKeyFile(join(folder, "master.key"));
-  return NodeState.open({ ...options, dataDir: join(folder, "data"), masterKey });
+  // Small: most tests write little, and each new directory and each opening would write or read all of it.
+  return NodeState.open({
+    journalFileBytes: 1024 * 1024,
+    ...options,
+    dataDir: join(folder, "data"),
+    masterKey,
+  });
 }
 
 /** Opening a node is its façade's; here both are wanted on one node. */
