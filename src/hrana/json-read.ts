@@ -25,7 +25,6 @@ type Json = Readonly<Record<string, unknown>>;
 
 const MIN_INTEGER = -(2n ** 63n);
 const MAX_INTEGER = 2n ** 63n - 1n;
-const MAX_ARGUMENTS = 32_766;
 
 export class JsonReader {
   readonly #budget: MessageBudget;
@@ -59,11 +58,17 @@ export class JsonReader {
     const given = object(parse(data), "the message");
     if (given["type"] === "hello") return { type: "hello", jwt: optionalText(given["jwt"], "jwt") };
     if (given["type"] !== "request") throw invalid("the message is of no known type");
-    return {
-      type: "request",
-      requestId: int32(given["request_id"], "request_id"),
-      request: this.#socketRequest(object(given["request"], "request")),
-    };
+    const requestId = int32(given["request_id"], "request_id");
+    try {
+      return {
+        type: "request",
+        requestId,
+        request: this.#socketRequest(object(given["request"], "request")),
+      };
+    } catch (error) {
+      if (this.#budget.exceeded) return { type: "refused", requestId, error: error as Error };
+      throw error;
+    }
   }
 
   #socketRequest(given: Json): SocketRequest {
@@ -161,8 +166,7 @@ export class JsonReader {
     const stmt = object(given, place);
     const args = absent(stmt["args"]) ? [] : list(stmt["args"], `${place}.args`);
     const named = absent(stmt["named_args"]) ? [] : list(stmt["named_args"], `${place}.named_args`);
-    if (args.length + named.length > MAX_ARGUMENTS)
-      throw invalid(`${place} has more than ${MAX_ARGUMENTS} arguments`);
+    this.#budget.requireArguments(args.length + named.length, place);
     this.#budget.takeArguments(args.length + named.length);
     const wantRows = stmt["want_rows"] ?? true;
     if (typeof wantRows !== "boolean") throw invalid(`${place}.want_rows is no boolean`);

@@ -52,6 +52,9 @@ export const HRANA_LIMITS: HranaLimits = {
   maxResultBytes: 10 * 1024 * 1024,
 };
 
+/** SQLite's own limit of a statement's parameters. */
+const MAX_ARGUMENTS = 32_766;
+
 /** @throws `invalid_argument`, naming the place */
 export function invalid(message: string): Error {
   return kimberliteError("invalid_argument", message);
@@ -62,26 +65,43 @@ export class MessageBudget {
   #arguments = 0;
   #conditions = 0;
   readonly #limits: HranaLimits;
+  #exceeded = false;
 
   constructor(limits: HranaLimits) {
     this.#limits = limits;
   }
 
+  /** True once it was more than may be: the message is one of the protocol all the same. */
+  get exceeded(): boolean {
+    return this.#exceeded;
+  }
+
   requireSteps(count: number): void {
-    if (count > this.#limits.maxSteps) throw invalid(`more than ${this.#limits.maxSteps} steps or requests`);
+    const { maxSteps } = this.#limits;
+    if (count > maxSteps) throw this.#past(`more than ${maxSteps} steps or requests`);
+  }
+
+  /** Of one statement. */
+  requireArguments(count: number, place: string): void {
+    if (count > MAX_ARGUMENTS) throw this.#past(`${place} has more than ${MAX_ARGUMENTS} arguments`);
   }
 
   takeArguments(count: number): void {
     this.#arguments += count;
     const { maxArguments } = this.#limits;
-    if (this.#arguments > maxArguments) throw invalid(`more than ${maxArguments} arguments`);
+    if (this.#arguments > maxArguments) throw this.#past(`more than ${maxArguments} arguments`);
   }
 
   /** Before each part of a condition. */
   takeCondition(depth: number): void {
     this.#conditions += 1;
     const { maxConditions, maxConditionDepth } = this.#limits;
-    if (this.#conditions > maxConditions) throw invalid(`more than ${maxConditions} parts of conditions`);
-    if (depth > maxConditionDepth) throw invalid(`a condition nested deeper than ${maxConditionDepth}`);
+    if (this.#conditions > maxConditions) throw this.#past(`more than ${maxConditions} parts of conditions`);
+    if (depth > maxConditionDepth) throw this.#past(`a condition nested deeper than ${maxConditionDepth}`);
+  }
+
+  #past(message: string): Error {
+    this.#exceeded = true;
+    return invalid(message);
   }
 }

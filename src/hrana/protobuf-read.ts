@@ -23,8 +23,6 @@ import type {
   StreamRequest,
 } from "./protocol.ts";
 
-const MAX_ARGUMENTS = 32_766;
-
 /** What is done with each field of a message; a field that is not there is passed over. */
 type Fields = Readonly<Record<number, () => void>>;
 
@@ -34,6 +32,8 @@ export class ProtobufReader {
   /** Of the field that is read. */
   #wire: WireType = WireType.LengthDelimited;
   #requests = 0;
+  /** Writers put it before what is asked. */
+  #requestId = 0;
 
   /** For one message. */
   constructor(bytes: Uint8Array, limits: HranaLimits) {
@@ -75,6 +75,16 @@ export class ProtobufReader {
   }
 
   message(): ClientMessage {
+    try {
+      return this.#message();
+    } catch (error) {
+      if (this.#budget.exceeded)
+        return { type: "refused", requestId: this.#requestId, error: error as Error };
+      throw error;
+    }
+  }
+
+  #message(): ClientMessage {
     return this.#whole(() => {
       let message: ClientMessage | undefined;
       this.#fields(this.#reader.len, {
@@ -97,14 +107,14 @@ export class ProtobufReader {
   }
 
   #request(): ClientMessage {
-    let requestId = 0;
+    this.#requestId = 0;
     let request: SocketRequest | undefined;
     const set = (read: () => SocketRequest) => (): void => {
       request = read();
     };
     this.#nested({
       1: () => {
-        requestId = this.#varint().int32();
+        this.#requestId = this.#varint().int32();
       },
       2: set(() => ({ type: "open_stream", ...this.#ids() })),
       3: set(() => ({ type: "close_stream", ...this.#ids() })),
@@ -130,7 +140,7 @@ export class ProtobufReader {
       })),
     });
     if (request === undefined) throw invalid("request is of no known type");
-    return { type: "request", requestId, request };
+    return { type: "request", requestId: this.#requestId, request };
   }
 
   #ids(): { streamId: number } {
@@ -297,8 +307,7 @@ export class ProtobufReader {
     let wantRows = true;
     const take = (): void => {
       this.#budget.takeArguments(1);
-      if (args.length + namedArgs.length >= MAX_ARGUMENTS)
-        throw invalid(`more than ${MAX_ARGUMENTS} arguments`);
+      this.#budget.requireArguments(args.length + namedArgs.length + 1, "a statement");
     };
     const reference = this.#reference(
       { sql: 1, sqlId: 2 },

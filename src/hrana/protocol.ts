@@ -119,7 +119,9 @@ export interface CursorResponse {
 /** What comes over a WebSocket. */
 export type ClientMessage =
   | { readonly type: "hello"; readonly jwt: string | undefined }
-  | { readonly type: "request"; readonly requestId: number; readonly request: SocketRequest };
+  | { readonly type: "request"; readonly requestId: number; readonly request: SocketRequest }
+  /** A request that holds more than is taken: it is answered with why. */
+  | { readonly type: "refused"; readonly requestId: number; readonly error: Error };
 
 export type SocketRequest =
   | { readonly type: "open_stream" | "close_stream"; readonly streamId: number }

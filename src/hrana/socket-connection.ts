@@ -174,16 +174,18 @@ export class SocketConnection {
   }
 
   async #answer(
-    { requestId, request }: Extract<ClientMessage, { type: "request" }>,
+    message: Exclude<ClientMessage, { type: "hello" }>,
     bytes: number,
     greeting: Promise<TenantPrincipal>,
   ): Promise<void> {
     const release = this.#intake.take(bytes);
-    const ended = this.#parts.begin(nameOf(request));
+    const { requestId } = message;
+    const ended = this.#parts.begin(nameOf(message));
     let answer: ServerMessage;
     let error: unknown;
     try {
-      answer = { type: "response_ok", requestId, response: await this.#handle(request, greeting) };
+      if (message.type === "refused") throw message.error;
+      answer = { type: "response_ok", requestId, response: await this.#handle(message.request, greeting) };
     } catch (thrown) {
       error = toKnown(thrown);
       answer = { type: "response_error", requestId, error: toHranaError(thrown) };
@@ -344,7 +346,9 @@ export class SocketConnection {
 }
 
 /** As a route: one of a few. */
-function nameOf(request: SocketRequest): string {
+function nameOf(message: Exclude<ClientMessage, { type: "hello" }>): string {
+  if (message.type === "refused") return "hrana/refused";
+  const { request } = message;
   const isInner = request.type === "on_stream" || request.type === "on_connection";
   return `hrana/${isInner ? request.request.type : request.type}`;
 }

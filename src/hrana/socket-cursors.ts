@@ -25,8 +25,12 @@ interface OpenCursor {
   readonly owner: OpenStream | undefined;
   readonly close: () => void;
   closed: boolean;
+  /** True once everything was taken. */
+  finished: boolean;
   last: Promise<unknown>;
 }
+
+type Fetched = Extract<SocketResponse, { readonly type: "fetch_cursor" }>;
 
 /** A fetch, and whom a failure of its batch is told beside the client. */
 type Fetch = (work: (note: NoteFailure) => Promise<SocketResponse>) => Promise<SocketResponse>;
@@ -80,8 +84,9 @@ export class SocketCursors {
     const fetched = cursor.last.then(() =>
       inTurn(async (note) => {
         const answer = await takeEntries(entries, maxCount, note);
-        // One that was closed meanwhile has ended without having given everything.
-        if (cursor.closed) throw invalid("the cursor is closed");
+        // One that was closed meanwhile has ended without having given everything. Clients ask on past the end.
+        if (cursor.closed && !cursor.finished) throw invalid("the cursor is closed");
+        cursor.finished = answer.done;
         return answer;
       }),
     );
@@ -107,7 +112,14 @@ export class SocketCursors {
 }
 
 function failedCursor(owner: OpenStream | undefined): OpenCursor {
-  return { entries: undefined, owner, close: () => undefined, closed: true, last: Promise.resolve() };
+  return {
+    entries: undefined,
+    owner,
+    close: () => undefined,
+    closed: true,
+    finished: false,
+    last: Promise.resolve(),
+  };
 }
 
 /** What is asked of the stream next waits until the cursor is closed. */
@@ -119,6 +131,7 @@ function hold(owner: OpenStream, entries: AsyncGenerator<CursorEntry, void>): Op
     entries,
     owner,
     closed: false,
+    finished: false,
     last: Promise.resolve(),
     close: () => {
       if (!cursor.closed) owner.cursors -= 1;
@@ -134,7 +147,7 @@ async function takeEntries(
   entries: AsyncGenerator<CursorEntry, void>,
   maxCount: number,
   note: NoteFailure,
-): Promise<SocketResponse> {
+): Promise<Fetched> {
   const taken: CursorEntry[] = [];
   let bytes = 0;
   const most = Math.min(maxCount, MAX_ENTRIES);

@@ -60,7 +60,13 @@ export function registerTelemetry(app: FastifyInstance, parts: TelemetryParts): 
     begun.set(request, fresh);
     return fresh;
   };
-  app.addHook("onRequest", async (request) => void begin(request));
+  app.addHook("onRequest", async (request, reply) => {
+    begin(request);
+    // Of one that leaves in the middle of its answer the framework says nothing.
+    reply.raw.once("close", () => {
+      if (!reply.raw.writableFinished) end(request, reply);
+    });
+  });
   app.addHook("onError", async (request, _reply, error) => {
     // One that was turned away at the door was not begun.
     begin(request).error = error;
@@ -92,7 +98,7 @@ async function mayReadAll(request: FastifyRequest, parts: TelemetryParts): Promi
   return true;
 }
 
-/** One whose client went away before it was answered has no reply, and status 499. */
+/** One whose client went away before its answer began has status 499. */
 function endRequest(about: {
   readonly request: FastifyRequest;
   readonly reply: FastifyReply | undefined;
@@ -104,7 +110,7 @@ function endRequest(about: {
     requestId: request.id,
     method: request.method,
     route: routeOf(request),
-    status: reply?.statusCode ?? 499,
+    status: reply?.raw.headersSent === true ? reply.statusCode : 499,
     ms: reply?.elapsedTime ?? 0,
     address: request.ip,
     principal: request.principal ?? undefined,

@@ -119,6 +119,13 @@ it("speaks over a WebSocket with negative numbers, and closes one that sends tex
   const execution = fieldsOf(executed?.get(3)?.[0] as Uint8Array);
   // What is zero is left out, as proto3 does.
   expect([execution.has(1), execution.has(4)]).toEqual([false, true]);
+  const step = part(1, part(2, text(1, "SELECT 1")));
+  const large = join(...new Array<Uint8Array>(10_001).fill(step));
+  socket.send(part(2, join(varint(1, 9), part(5, join(varint(1, -7), part(2, large))))));
+  await expect.poll(() => heard.length).toBe(4);
+  const refused = fieldsOf(down(heard[3] as Uint8Array, 4));
+  expect(refused.get(1)).toEqual([9n]);
+  expect(Buffer.from(down(refused.get(2)?.[0] as Uint8Array, 2)).toString("utf8")).toBe("invalid_argument");
   socket.send("{}");
   expect(await closed).toBe(1003);
 });

@@ -158,6 +158,24 @@ describe("a WebSocket", () => {
     expect(await count("id = 30")).toBe(0);
   });
 
+  it("is told of a request that holds more than is taken, and goes on", async () => {
+    const speaker = await Speaker.greeted(served.url, tokenOf(1));
+    const insert = { stmt: { sql: "INSERT INTO t VALUES (35, 'x')" } };
+    const deep = (depth: number): object =>
+      depth === 0 ? { type: "is_autocommit" } : { type: "not", cond: deep(depth - 1) };
+    const args = new Array(32_767).fill({ type: "null" });
+    const batch = (...steps: object[]): object => ({ type: "batch", stream_id: 1, batch: { steps } });
+    const said = [
+      await speaker.ask(batch(insert, ...new Array(10_000).fill({ stmt: { sql: "SELECT 1" } }))),
+      await speaker.ask(batch(insert, { stmt: { sql: "SELECT 1" }, condition: deep(16) })),
+      await speaker.ask(batch(insert, { stmt: { sql: "SELECT 1", args } })),
+      await speaker.ask(batch({ stmt: { sql: "SELECT 1" }, condition: deep(15) })),
+    ];
+    expect(codesOf(said)).toEqual([...new Array(3).fill("invalid_argument"), "response_ok"]);
+    expect(await count("id = 35")).toBe(0);
+    speaker.socket.terminate();
+  });
+
   it("does what it is asked of one stream in order, until that is closed", async () => {
     const speaker = await Speaker.greeted(served.url, tokenOf(1));
     const on = (request: object): Promise<Said> => speaker.ask({ stream_id: 2, ...request });

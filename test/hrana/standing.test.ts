@@ -105,6 +105,34 @@ describe("a credential that ended", () => {
     });
   });
 
+  it("lets go of what its cursors hold, also where nobody reads them", async () => {
+    const token = tokenOf(1, "admin", "stalled");
+    const sql =
+      "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT hex(zeroblob(10000)) FROM n";
+    const abort = new AbortController();
+    // As many snapshots as a tenant has at a time, for as long as half a minute.
+    await Promise.all(
+      Array.from({ length: 4 }, async () => {
+        const response = await fetch(`${served.url}/v3/cursor`, {
+          method: "POST",
+          headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+          body: JSON.stringify({ baton: null, batch: { steps: [{ stmt: { sql } }] } }),
+          signal: abort.signal,
+        });
+        await (response.body as ReadableStream<Uint8Array>).getReader().read();
+      }),
+    );
+    // Until what is on the way takes no more.
+    await sleep(1_500);
+    served.revoke(token);
+    const next = await post("/v3/pipeline", execute("BEGIN TRANSACTION READONLY"));
+    expect(next.body.results?.[0]?.error).toBeUndefined();
+    await post("/v3/pipeline", execute("ROLLBACK", next.body.baton ?? ""));
+    abort.abort();
+    // Each is one that has ended, though it was not answered to its end.
+    await expect.poll(inFlight).toBe(1);
+  });
+
   it("is not missed where a newer one of the same actor has taken its place", async () => {
     const [older, newer] = [tokenOf(1, "admin", "same~1"), tokenOf(1, "admin", "same~2")];
     const opened = await post("/v3/pipeline", execute("BEGIN"), older);
@@ -121,6 +149,11 @@ describe("a credential that ended", () => {
     expect(await speaker.closed).toBe(1008);
   });
 });
+
+async function inFlight(): Promise<number> {
+  const text = await (await fetch(`${served.url}/metrics`)).text();
+  return Number(/kimberlite_http_requests_in_flight (\d+)/.exec(text)?.[1]);
+}
 
 async function count(sql: string): Promise<number> {
   return Number((await served.db.query(TENANT, sql))[0]?.["n"]);
