@@ -97,10 +97,12 @@ export async function openInstallation(
   options: Pick<OpenOptions, "onProgress" | "jwks" | "limits" | "maxOpenTenants"> = {},
 ): Promise<Kimberlite> {
   if (readInstallation(systemDisk, paths.data) === undefined) {
-    throw kimberliteError(
-      "directory_not_initialised",
-      `${paths.dir} holds no installation; make one with: kimberlite init --dir ${paths.dir}`,
-    );
+    // The system's folder alone is a first opening that was interrupted: `init` makes it anew.
+    const lostItsFormat = systemDisk.list(join(paths.data, "tenants")).some((name) => name !== "0");
+    const what = lostItsFormat
+      ? `${paths.data} holds tenants, but its kimberlite.json is missing: put that of a copy there`
+      : `${paths.dir} holds no installation; make one with: kimberlite init --dir ${paths.dir}`;
+    throw kimberliteError("directory_not_initialised", what);
   }
   const masterKeys = await masterKeysOf(paths);
   return open({ ...options, dataDir: paths.data, ...masterKeys, create: false });

@@ -15,12 +15,30 @@ export function compileCheck(schema: TSchema, part: "body" | "query" | "params")
     if (validator.Check(value)) return value;
     const [error] = validator.Errors(value);
     const where = `${part}${(error?.instancePath ?? "").replaceAll("/", ".")}`;
-    throw kimberliteError("invalid_argument", `${where} ${reasonOf(error)}`);
+    throw kimberliteError("invalid_argument", `${where} ${reasonOf(error, schema)}`);
   };
 }
 
-/** What closes an object is a schema that refuses everything: the field is unknown. */
-function reasonOf(error: { readonly keyword: string; readonly message: string } | undefined): string {
+interface Mismatch {
+  readonly keyword: string;
+  readonly instancePath: string;
+  readonly message: string;
+}
+
+function reasonOf(error: Mismatch | undefined, schema: TSchema): string {
+  // What closes an object is a schema that refuses everything: the field is unknown.
   if (error?.keyword === "boolean") return "is not known here";
-  return error?.message ?? "is not valid";
+  const described = error?.keyword === "pattern" ? descriptionAt(schema, error.instancePath) : undefined;
+  return described === undefined ? (error?.message ?? "is not valid") : `must be ${described}`;
+}
+
+/** What a field is in words, if the schema has them. */
+function descriptionAt(schema: TSchema, path: string): string | undefined {
+  let at: unknown = schema;
+  for (const name of path.split("/").slice(1)) {
+    const { properties } = (at ?? {}) as { readonly properties?: Readonly<Record<string, unknown>> };
+    at = properties?.[name];
+  }
+  const { description } = (at ?? {}) as { readonly description?: string };
+  return description;
 }

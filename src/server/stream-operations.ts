@@ -18,7 +18,15 @@ import { follow, resumedOffset } from "./server-sent-events.ts";
 import { Decimal, PageQuery } from "./shapes.ts";
 import { StreamItemSchema, StreamSchema, toStreamItem } from "./stream-shapes.ts";
 
-const StreamParam = Type.Object({ stream: Type.String({ pattern: "^[1-9][0-9]{0,9}$" }) }, CLOSED);
+const StreamParam = Type.Object(
+  {
+    stream: Type.String({
+      pattern: "^[1-9][0-9]{0,9}$",
+      description: "a stream's number, which the list of streams has as `id.local`",
+    }),
+  },
+  CLOSED,
+);
 const Offset = Type.Optional(Decimal);
 const RangeQuery = Type.Object({ ...PageQuery.properties, from: Offset }, CLOSED);
 

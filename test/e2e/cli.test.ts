@@ -1,5 +1,5 @@
 /** The command line: usage, tenants, SQL, and what a hostile argument, script or value does to it. */
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { commandOn, runCommand, scratchFolder, succeed } from "./command.ts";
@@ -106,6 +106,16 @@ describe("init", () => {
       err: expect.stringContaining("master_key_invalid"),
     });
     expect(readFileSync(join(fresh, "master.key"), "utf8")).toBe("not a key");
+  });
+
+  it("that lost the file of its format is told so, and not to make another", async () => {
+    const lost = join(scratchFolder(), "lost");
+    mkdirSync(join(lost, "data", "tenants", "1"), { recursive: true });
+    const { code, err } = await runCommand(["tenant", "list", "--dir", lost]);
+    expect({ code, err }).toEqual({
+      code: 5,
+      err: expect.stringContaining("its kimberlite.json is missing"),
+    });
   });
 
   it("is asked for where there is no installation, and nothing is made there", async () => {

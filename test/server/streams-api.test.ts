@@ -91,6 +91,9 @@ describe("appending", () => {
       post({ events: [1] }, "/v1/tenants/1/streams/visits"),
     ]);
     expect(refused.map(({ body }) => body.code)).toEqual(refused.map(() => "invalid_argument"));
+    expect((await post({ events: [1] }, "/v1/tenants/1/streams/visits")).body.detail).toBe(
+      "params.stream must be a stream's number, which the list of streams has as `id.local`",
+    );
     expect((await post({ events: [1] }, "/v1/tenants/1/streams/4040")).body.code).toBe("stream_not_found");
     expect((await post({ events: [1] }, "/v1/tenants/1/streams/1")).body.code).toBe("not_authorized");
     expect(await sizeOfLog()).toBe(before);
