@@ -4,8 +4,8 @@
  * One line a step, nothing more unless a step fails; a step that has nothing to do says so and costs milliseconds.
  * Runs on Node 18 and later, and needs npm and a C compiler. Neither package.json nor package-lock.json is changed by it.
  *
- * With `--test` a failed build of the extension or of `dist` does not end the run, because suites of their own repeat
- * both and report them beside all others; without it every failure ends the run.
+ * With `--test` a failed build of the extension does not end the run, because a suite of its own repeats it and reports
+ * it beside all others, and `dist` is left to the suite `package`: no other wants it. Without it every failure ends the run.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -20,14 +20,16 @@ const STEPS = [
   { name: "platform", work: checkPlatform },
   { name: "dependencies", work: installDependencies },
   { name: "native", work: buildNativeIfNeeded, hasSuite: true },
-  { name: "dist", work: buildDistIfNeeded, hasSuite: true },
 ];
+
+/** What only those who run it need. */
+const RUN_STEPS = [{ name: "dist", work: buildDistIfNeeded }];
 
 /** What only the tests need, one step a server or tool. */
 const TEST_STEPS = [{ name: "softhsm2", work: installSoftHsm, hasSuite: true }];
 
 const testing = process.argv.includes("--test");
-for (const step of testing ? [...STEPS, ...TEST_STEPS] : STEPS) {
+for (const step of [...STEPS, ...(testing ? TEST_STEPS : RUN_STEPS)]) {
   const startedMs = Date.now();
   try {
     const said = step.work();
