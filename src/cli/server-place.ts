@@ -114,13 +114,13 @@ function toExact(value: SqlInput): HranaValue {
 
 function toOutcome(result: HranaResult): Outcome {
   const narrow = (value: HranaValue): SqlValue => (typeof value === "bigint" ? narrowInteger(value) : value);
-  const { columns, rows, rowsAffected, lastInsertRowid } = result;
+  const { columns, rows, rowsAffected, lastInsertRowid, offset } = result;
   return {
     columns,
     rows: rows.map((row) => row.map(narrow)),
     rowsAffected,
     lastInsertRowid: lastInsertRowid === undefined ? undefined : narrowInteger(lastInsertRowid),
-    offset: undefined,
-    offsetUntold: true,
+    offset,
+    ...(offset === undefined ? { offsetUntold: true } : {}),
   };
 }

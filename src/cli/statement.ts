@@ -2,7 +2,7 @@
 import type { ArraysResult, ExecuteResult } from "../operations.ts";
 import { counted, dim, renderTable, rowObjects, toJson } from "./render.ts";
 
-/** Over a server the offset of a write is not told. */
+/** Over a server a write within a transaction that is open has no offset yet. */
 export interface Outcome extends ArraysResult {
   readonly offsetUntold?: true;
 }

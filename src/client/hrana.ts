@@ -22,6 +22,8 @@ export interface HranaResult {
   readonly rows: readonly (readonly HranaValue[])[];
   readonly rowsAffected: number;
   readonly lastInsertRowid: bigint | undefined;
+  /** In the tenant's log, of what was committed with it; undefined if nothing was. */
+  readonly offset: bigint | undefined;
 }
 
 export interface HranaOptions {
@@ -105,7 +107,9 @@ export class HranaStream {
     };
     const failure = outcome.step_errors.find((error) => error !== null);
     if (failure !== undefined) throw toError(failure as Json);
-    return outcome.step_results.slice(1, last + 1).map((result) => toResult(result as Json));
+    const results = outcome.step_results.slice(1, last + 2).map((result) => toResult(result as Json));
+    const offset = results[last]?.offset;
+    return results.slice(0, last).map((result) => ({ ...result, offset }));
   }
 
   /** Lets the stream go, and rolls back what is open on it. Never throws: the server does both by itself, later. */
@@ -147,7 +151,7 @@ export class HranaStream {
     const [, word] = /^\s*(commit|end|rollback)(?:\s+transaction)?\s*;?\s*$/i.exec(sql) ?? [];
     if (word !== undefined) this.#lost = undefined;
     if (word?.toLowerCase() !== "rollback") throw lost;
-    return { columns: [], rows: [], rowsAffected: 0, lastInsertRowid: undefined };
+    return { columns: [], rows: [], rowsAffected: 0, lastInsertRowid: undefined, offset: undefined };
   }
 
   async #send(requests: readonly Json[]): Promise<readonly Json[]> {
@@ -236,17 +240,19 @@ function toResult(result: Json): HranaResult {
 }
 
 function parseResult(result: Json): HranaResult {
-  const { cols, rows, affected_row_count, last_insert_rowid } = result as {
+  const { cols, rows, affected_row_count, last_insert_rowid, replication_index } = result as {
     readonly cols: readonly { readonly name: string | null }[];
     readonly rows: readonly (readonly Json[])[];
     readonly affected_row_count: number;
     readonly last_insert_rowid: string | null;
+    readonly replication_index?: string | null;
   };
   return {
     columns: cols.map(({ name }) => name ?? ""),
     rows: rows.map((row) => row.map(decode)),
     rowsAffected: affected_row_count,
     lastInsertRowid: last_insert_rowid === null ? undefined : BigInt(last_insert_rowid),
+    offset: typeof replication_index === "string" ? BigInt(replication_index) : undefined,
   };
 }
 

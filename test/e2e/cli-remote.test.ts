@@ -91,8 +91,11 @@ it("writes and reads exact values, as a directory would show them", async () => 
     rows: [{ a: "9007199254740993", b: { base64: "yv4=" }, f: 1.5, n: null }],
     rowsAffected: 1,
     lastInsertRowid: 1,
-    offset: null,
+    offset: expect.any(Number),
   });
+  const { offset } = JSON.parse(wrote.out) as { readonly offset: number };
+  expect(await succeed(sql("SELECT count(*) AS n FROM v", "--at", String(offset - 1)))).toMatch(/│ 0 │/);
+  expect(await succeed(sql("SELECT count(*) AS n FROM v", "--at", String(offset)))).toMatch(/│ 1 │/);
   expect(
     await succeed(
       sql("SELECT id, b FROM v WHERE a = :a", "--params", '{"a":{"integer":"9007199254740993"}}'),
@@ -122,7 +125,8 @@ it("ends with the code that the directory would end with", async () => {
 it("runs a file as one transaction, or not at all", async () => {
   const run = (input: string) => remote(["sql", "--file", "-", "--transaction"], input);
   expect((await run("INSERT INTO v (id) VALUES (20); INSERT INTO v (id) VALUES (20);")).code).toBe(3);
-  await succeed(run("INSERT INTO v (id) VALUES (21); INSERT INTO v (id) VALUES (22);"));
+  const done = await succeed(run("INSERT INTO v (id) VALUES (21); INSERT INTO v (id) VALUES (22);"));
+  expect(done).toMatch(/^1 row affected, offset (\d+)\n1 row affected, offset \1\n$/);
   expect(await succeed(sql("SELECT group_concat(id) AS ids FROM v WHERE id BETWEEN 20 AND 29"))).toContain(
     "21,22",
   );
