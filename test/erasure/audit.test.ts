@@ -191,6 +191,8 @@ function keyUri(scratch: Scratch, name: string): string {
   return `file:${path}`;
 }
 
+const EXPORTED = "tenant.export done";
+
 describe("the audit streams", () => {
   it("are told of every public operation that there is", () => {
     const known = [...Object.keys(AUDITED), ...NOT_AUDITED, ...RECORDED_ELSEWHERE];
@@ -236,6 +238,10 @@ describe("the audit streams", () => {
         expect(event.reason).toBe(method === "placeLegalHold" && event === last ? "another" : BY.reason);
       }
     }
+    const exported = (await seen(undefined)).filter(
+      ({ action, outcome }) => `${action} ${outcome}` === EXPORTED,
+    );
+    expect(exported).toEqual([expect.objectContaining({ tenant: A, detail: { size: expect.any(Number) } })]);
   });
 
   it("say that it begins before anything is different", async () => {
