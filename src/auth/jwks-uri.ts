@@ -27,7 +27,7 @@ const PRIVATE_RANGES = [
 const notPublic = new BlockList();
 for (const range of PRIVATE_RANGES.join(" ").split(" ")) {
   const [network = "", bits = ""] = range.split("/");
-  notPublic.addSubnet(network, Number(bits), isIPv6(network) ? "ipv6" : "ipv4");
+  notPublic.addSubnet(network, Number(bits), network.includes(":") ? "ipv6" : "ipv4");
 }
 
 const loopback = new BlockList();

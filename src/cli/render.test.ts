@@ -6,6 +6,7 @@ import {
   escapeText,
   formatBytes,
   formatCell,
+  grouped,
   renderTable,
   rowObjects,
   toJson,
@@ -55,6 +56,9 @@ describe("text for a terminal", () => {
   });
 
   it("counts and measures", () => {
+    for (const count of [0, 7, 999, 1_000, 65_536, 999_999, 1_000_000, Number.MAX_SAFE_INTEGER, -1_234_567]) {
+      expect([grouped(count), grouped(BigInt(count))]).toEqual(Array(2).fill(count.toLocaleString("en-US")));
+    }
     expect([counted(1, "row"), counted(0n, "row"), counted(12_345n, "row")]).toEqual([
       "1 row",
       "0 rows",

@@ -114,7 +114,12 @@ function distinctNames(columns: readonly string[]): string[] {
 
 /** Counts as people read them: "1 row", "2 rows". */
 export function counted(count: number | bigint, noun: string): string {
-  return `${count.toLocaleString("en-US")} ${noun}${BigInt(count) === 1n ? "" : "s"}`;
+  return `${grouped(count)} ${noun}${BigInt(count) === 1n ? "" : "s"}`;
+}
+
+/** A whole number with its thousands apart. Not by the language's own means, whose tables take 40 ms to load. */
+export function grouped(count: number | bigint): string {
+  return String(count).replaceAll(/\B(?=(?:[0-9]{3})+$)/g, ",");
 }
 
 export function formatBytes(bytes: number): string {

@@ -14,7 +14,7 @@ import {
 import { keptUri, recorded } from "./installation.ts";
 import type { Node } from "./node.ts";
 import { withNode } from "./open-node.ts";
-import { counted, escapeLine, formatBytes, formatTime, renderTable, toJson } from "./render.ts";
+import { counted, escapeLine, formatBytes, formatTime, grouped, renderTable, toJson } from "./render.ts";
 
 const PAGE = 10_000;
 const DAY_MS = 86_400_000;
@@ -95,7 +95,7 @@ export function describe(description: TenantDescription): [string, string][] {
   const { quota, logBytes, projectionBytes } = description;
   return [
     ...describeEntry(description),
-    ["records", description.size.toLocaleString("en-US")],
+    ["records", grouped(description.size)],
     ["log", used(logBytes, quota.maxLogBytes)],
     ["SQL database", used(projectionBytes, quota.maxProjectionBytes)],
     ["operations", formatRates(quota)],
