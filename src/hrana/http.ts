@@ -8,7 +8,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { RequestOrigin } from "../auth/authenticator.ts";
 import { bearerOf } from "../auth/bearer.ts";
 import type { TenantPrincipal } from "../auth/principal.ts";
-import { kimberliteError } from "../errors.ts";
+import { type KimberliteError, kimberliteError } from "../errors.ts";
 import { resultBytes } from "../projection/values.ts";
 import { rateLimitHeaders } from "../quota/rate-limit-headers.ts";
 import { requireTenant, tenantOfHost } from "./access.ts";
@@ -104,9 +104,14 @@ async function answerPipeline(asked: Asked, reply: FastifyReply, parts: HttpPart
   const stream = openStream(asked, baton, parts);
   let secret: Buffer | undefined;
   try {
-    const results = await answerAll(stream, requests, asked, parts);
+    const { results, refusal, isRefused } = await answerAll(stream, requests, asked, parts);
     // Nothing that was found leaves for a credential that ended meanwhile.
     host.recheck(asked.caller);
+    if (refusal !== undefined) {
+      if (isRefused && baton === undefined) throw refusal;
+      host.noteFailure(asked.caller, refusal, asked.origin);
+      void reply.headers(rateLimitHeaders(refusal));
+    }
     const next = stream.stream.closed || isGone(reply) ? undefined : streams.newBaton();
     secret = next?.secret;
     const answer = encoding.writePipeline({ baton: next?.batonOf(stream), results });
@@ -116,13 +121,26 @@ async function answerPipeline(asked: Asked, reply: FastifyReply, parts: HttpPart
   }
 }
 
+interface Answers {
+  readonly results: readonly StreamResult[];
+  /** The first one by a quota, which is not noted yet. */
+  readonly refusal: KimberliteError | undefined;
+  /** True if nothing was done besides: then it is the answer, as of any other request over HTTP. */
+  readonly isRefused: boolean;
+}
+
 async function answerAll(
   { stream }: HttpStream,
   requests: readonly StreamRequest[],
   { caller, origin }: Asked,
   { host, limits }: HttpParts,
-): Promise<StreamResult[]> {
-  const note = (error: unknown): void => host.noteFailure(caller, error, origin);
+): Promise<Answers> {
+  let refusal: KimberliteError | undefined;
+  const note = (error: unknown): void => {
+    const known = toKnown(error);
+    if (refusal === undefined && known.httpStatus === 429) refusal = known;
+    else host.noteFailure(caller, error, origin);
+  };
   const results: StreamResult[] = [];
   let bytes = 0;
   for (const request of requests) {
@@ -137,7 +155,13 @@ async function answerAll(
       results.push({ type: "error", error: toHranaError(error) });
     }
   }
-  return results;
+  return { results, refusal, isRefused: refusal !== undefined && !results.some(didSomething) };
+}
+
+function didSomething(result: StreamResult): boolean {
+  if (result.type === "error" || result.response.type === "close") return false;
+  if (result.response.type !== "batch") return true;
+  return result.response.outcomes.some((step) => step !== undefined && "result" in step);
 }
 
 async function answerCursor(asked: Asked, reply: FastifyReply, parts: HttpParts): Promise<FastifyReply> {

@@ -209,6 +209,7 @@ function routeOf(request: FastifyRequest): string {
 function codeOf(error: unknown, status: number): string | undefined {
   if (error instanceof KimberliteError) return error.code;
   if (status >= 500) return "internal";
+  if (status === 404) return "route_not_found";
   return status >= 400 ? "refused" : undefined;
 }
 
