@@ -38,8 +38,9 @@ class LongestFirst extends BaseSequencer {
 const config: ViteUserConfig = defineConfig({
   test: {
     // For what hangs. Many tests start processes and threads of their own, and a busy machine may be ten times slower.
-    testTimeout: 180_000,
-    hookTimeout: 180_000,
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
+    expect: { poll: { timeout: 60_000 } },
     pool: "forks",
     // One more than the cores that CI has: they often wait for the disk, and for processes.
     maxWorkers: 3,
