@@ -92,6 +92,7 @@ describe.runIf(process.platform === "linux")("nothing is left open", () => {
     for (let count = 0; count < 3; count += 1) await round();
     const before = writableBytes();
     for (let count = 0; count < 12; count += 1) await round();
-    expect(writableBytes() - before).toBeLessThan(32 * MIB);
+    // It was 200 MiB and more, and as much again with the next dozen; heaps of threads come and go by tens of them.
+    expect(writableBytes() - before).toBeLessThan(96 * MIB);
   });
 });
