@@ -56,13 +56,14 @@ export class SlowReads {
   });
   #last: Promise<unknown> = Promise.resolve();
   #running = 0;
+  #closed = false;
 
   constructor(lanes: Lanes, limits: StatementLimits) {
     this.#lanes = lanes;
     this.#limits = limits;
   }
 
-  /** Runs one read; a promise only if it went to a lane. @throws `overloaded` if too many are waiting for that */
+  /** Runs one read; a promise only if it went to a lane. @throws `overloaded` if too many are waiting for that, `closed` */
   run(request: StatementRequest, place: ReadPlace): StatementResult | Promise<StatementResult> {
     if (this.#slow.size > 0 && this.#slow.has(request.sql)) return this.#runInLane(request, place);
     const limitMs = request.timeLimitMs ?? this.#limits.timeLimitMs;
@@ -80,12 +81,21 @@ export class SlowReads {
     return this.#running > 0;
   }
 
-  /** Resolves when no read of the tenant is in a lane. */
-  async drain(): Promise<void> {
+  /**
+   * Refuses the reads that wait for a lane, each of which may take its whole time there, and resolves when the one that has
+   * it ended. Idempotent.
+   */
+  async close(): Promise<void> {
+    this.#closed = true;
     await this.#last;
   }
 
+  #requireOpen(): void {
+    if (this.#closed) throw kimberliteError("closed", "the tenant is closed");
+  }
+
   #runInLane(request: StatementRequest, place: ReadPlace): Promise<StatementResult> {
+    this.#requireOpen();
     if (this.#running >= MAX_SLOW_READS) {
       throw kimberliteError("overloaded", "too many slow reads of the tenant are waiting", {
         retryAfterMs: RETRY_AFTER_MS,
@@ -93,6 +103,7 @@ export class SlowReads {
     }
     this.#running += 1;
     const run = this.#last.then(async () => {
+      this.#requireOpen();
       const target = place.target();
       const startedMs = performance.now();
       const result = await this.#lanes.lease(target.path, (lease) => lease.query(target, request));

@@ -281,11 +281,12 @@ export class TenantEngine {
 
   async close(): Promise<void> {
     this.#closing = true;
+    const readsEnded = this.slowReads.close();
     await this.pipeline.drain();
     this.pipeline.stop(kimberliteError("closed", "the tenant is closed"));
     for (const wake of [...this.#watchers]) wake();
     this.#watchers.clear();
-    await this.slowReads.drain();
+    await readsEnded;
     await this.#checkpointing;
     await this.timeTravel.close();
     await this.#options.lanes.forget(this.projectionPath);

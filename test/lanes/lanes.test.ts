@@ -45,6 +45,24 @@ describe("lanes", () => {
     rmSync(folder, { recursive: true });
   });
 
+  it.each(["closing", "erasing"] as const)(
+    "%s waits for the slow read that runs, and for none that waits",
+    async (how) => {
+      const codes = Array.from({ length: 12 }, () =>
+        db.query(A, ENDLESS).then(
+          () => "done",
+          ({ code }: { readonly code: string }) => code,
+        ),
+      );
+      if (how === "closing") await db.close();
+      else await db.eraseTenant(A, { reason: "asked" });
+      const told = await Promise.all(codes);
+      expect(told[0]).toBe("statement_timeout");
+      for (const code of told.slice(1))
+        expect(code).toMatch(/^(closed|overloaded|tenant_not_found|tenant_erased)$/);
+    },
+  );
+
   it("stops an endless read at its limit, while another tenant reads and writes hundreds of times", async () => {
     let running = true;
     const slow = db.query(A, ENDLESS).finally(() => {
