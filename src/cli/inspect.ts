@@ -81,7 +81,6 @@ export async function rebuild(options: TenantOptions): Promise<undefined> {
     );
 }
 
-/** @returns how many records there are */
 /** What the server tells an operator; its disk is not seen from here. */
 async function statsOver(server: ServerAddress, json = false): Promise<undefined> {
   const { installation, tenants, openTenants } = await new KimberliteClient(server).call("node.describe", {});
@@ -93,6 +92,7 @@ async function statsOver(server: ServerAddress, json = false): Promise<undefined
   console.log(renderTable(["what", "value"], rows));
 }
 
+/** @returns how many records there are */
 async function rebuildOver(server: ServerAddress, tenant: TenantId): Promise<bigint> {
   const client = new KimberliteClient(server);
   await client.run("tenants.rebuild", of(tenant));

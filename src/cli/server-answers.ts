@@ -1,7 +1,9 @@
 /** What the admin API takes and answers, as the library would. */
 import { KimberliteError, kimberliteError } from "../errors.ts";
 import type { Kimberlite } from "../kimberlite.ts";
+import { type TypedValue, toValue } from "../server/typed-value.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
+import type { Outcome } from "./statement.ts";
 
 /** What a method of the library gives. */
 export type Answer<Name extends keyof Kimberlite> = Kimberlite[Name] extends (
@@ -13,6 +15,20 @@ export type Answer<Name extends keyof Kimberlite> = Kimberlite[Name] extends (
 /** The parameter of the path. */
 export function of(id: TenantId): { readonly params: { readonly tenant: string } } {
   return { params: { tenant: String(id) } };
+}
+
+/** Rows that were only read, as a directory would have given them. */
+export function toReadOutcome(answer: {
+  readonly columns: readonly string[];
+  readonly rows: readonly (readonly TypedValue[])[];
+}): Outcome {
+  return {
+    columns: answer.columns,
+    rows: answer.rows.map((row) => row.map(toValue)),
+    rowsAffected: 0,
+    lastInsertRowid: undefined,
+    offset: undefined,
+  };
 }
 
 /** The actor is the token's, which the server knows. */

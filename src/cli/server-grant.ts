@@ -2,10 +2,10 @@
 import { KimberliteClient } from "../client/client.ts";
 import { kimberliteError } from "../errors.ts";
 import type { SqlInput, SqlParams } from "../projection/values.ts";
-import { toTyped, toValue } from "../server/typed-value.ts";
+import { toTyped } from "../server/typed-value.ts";
 import type { TenantId } from "../tenant/tenant-id.ts";
 import type { ServerAddress } from "./arguments.ts";
-import { of } from "./server-answers.ts";
+import { of, toReadOutcome } from "./server-answers.ts";
 import type { Outcome } from "./statement.ts";
 
 interface Shared {
@@ -23,14 +23,7 @@ export async function queryOver(
   }
   const given = (params as readonly SqlInput[] | undefined)?.map(toTyped) ?? [];
   const body = { grant, sql, params: given };
-  const { columns, rows } = await new KimberliteClient(server).call("shared.query", { ...of(tenant), body });
-  return {
-    columns,
-    rows: rows.map((row) => row.map(toValue)),
-    rowsAffected: 0,
-    lastInsertRowid: undefined,
-    offset: undefined,
-  };
+  return toReadOutcome(await new KimberliteClient(server).call("shared.query", { ...of(tenant), body }));
 }
 
 /** Events as the library gives them; what JSON does not hold is the server's text of it. */

@@ -5,10 +5,11 @@ import { type HranaResult, type HranaStatement, HranaStream, type HranaValue } f
 import { KimberliteError, kimberliteError } from "../errors.ts";
 import type { Moment } from "../pipeline/time-travel.ts";
 import { narrowInteger, type SqlInput, type SqlParams, type SqlValue } from "../projection/values.ts";
-import { toTyped, toValue } from "../server/typed-value.ts";
+import { toTyped } from "../server/typed-value.ts";
 import { TenantId } from "../tenant/tenant-id.ts";
 import type { ServerAddress } from "./arguments.ts";
 import type { Place, Verified } from "./place.ts";
+import { toReadOutcome } from "./server-answers.ts";
 import type { Outcome } from "./statement.ts";
 import { descriptionFromWire } from "./wire.ts";
 
@@ -78,14 +79,7 @@ async function readAsItWas(
       : Object.fromEntries(Object.entries(given).map(([name, value]) => [name, toTyped(value)])),
     at: at instanceof Date ? at.toISOString() : at.toString(),
   };
-  const { columns, rows } = await client.call("history.query", { params, body });
-  return {
-    columns,
-    rows: rows.map((row) => row.map(toValue)),
-    rowsAffected: 0,
-    lastInsertRowid: undefined,
-    offset: undefined,
-  };
+  return toReadOutcome(await client.call("history.query", { params, body }));
 }
 
 function toVerified(report: Calls["tenants.verify"]["answer"]): Verified {

@@ -125,7 +125,7 @@ interface Answers {
   readonly results: readonly StreamResult[];
   /** The first one by a quota, which is not noted yet. */
   readonly refusal: KimberliteError | undefined;
-  /** True if nothing was done besides: then it is the answer, as of any other request over HTTP. */
+  /** True if there is nothing else to tell: then it is the answer, as of any other request over HTTP. */
   readonly isRefused: boolean;
 }
 
@@ -136,8 +136,10 @@ async function answerAll(
   { host, limits }: HttpParts,
 ): Promise<Answers> {
   let refusal: KimberliteError | undefined;
+  let failedOtherwise = false;
   const note = (error: unknown): void => {
     const known = toKnown(error);
+    failedOtherwise ||= known.httpStatus !== 429;
     if (refusal === undefined && known.httpStatus === 429) refusal = known;
     else host.noteFailure(caller, error, origin);
   };
@@ -155,7 +157,7 @@ async function answerAll(
       results.push({ type: "error", error: toHranaError(error) });
     }
   }
-  return { results, refusal, isRefused: refusal !== undefined && !results.some(didSomething) };
+  return { results, refusal, isRefused: !failedOtherwise && !results.some(didSomething) };
 }
 
 function didSomething(result: StreamResult): boolean {

@@ -7,6 +7,7 @@ import { afterEach, beforeEach, expect, it } from "vitest";
 import { registerHrana } from "../../src/hrana/register.ts";
 import { Duration, type TenantId } from "../../src/index.ts";
 import { Server } from "../../src/server/server.ts";
+import { SetClock } from "../isolation/set-clock.ts";
 import { HIDDEN, Hospitals, OWNER, READER, STRANGER } from "../sharing/hospitals.ts";
 import { Speaker } from "./sockets.ts";
 
@@ -17,19 +18,6 @@ const SQL = "SELECT id, name FROM patients";
 
 /** Of a WebSocket the credential may have ended first, and the connection with it. */
 const ENDS_OF_ERASURE = ["tenant_erasing", "tenant_erased", "unauthenticated", "closed 1008"];
-
-class SetClock {
-  #offsetUs = 0n;
-  wallTimeUs(): bigint {
-    return BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) + this.#offsetUs;
-  }
-  monotonicMs(): number {
-    return performance.now();
-  }
-  move(byUs: bigint): void {
-    this.#offsetUs += byUs;
-  }
-}
 
 interface Entry {
   readonly type: string;

@@ -38,6 +38,13 @@ it("a pipeline that a quota refuses is 429; one that did something is answered w
     limits,
     body: { results: [{ type: "ok" }, refused] },
   });
+  // What failed otherwise is told as well.
+  const wrong = { type: "error", error: { code: "SQLITE_ERROR" } };
+  expect(await ask(served, ["SELEC", INSERT])).toMatchObject({
+    status: 200,
+    limits,
+    body: { results: [wrong, refused] },
+  });
   // A stream that goes on is answered as one, and goes on.
   const on = await ask(served, [INSERT], String(read.body["baton"]));
   expect(on).toMatchObject({ status: 200, limits, body: { results: [refused] } });

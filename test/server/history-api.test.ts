@@ -21,11 +21,12 @@ afterAll(async () => served[Symbol.asyncDispose]());
 
 const sizeOfLog = async (): Promise<bigint> => (await served.db.describeTenant(A)).size;
 
-it("gives every value as it was, with its type", async () => {
+it("gives every value as it was, with its type; a whole REAL as an integer, as the library does", async () => {
   const values = [
     null,
     2n ** 62n,
     1.5,
+    2.0,
     Number.POSITIVE_INFINITY,
     Number.NEGATIVE_INFINITY,
     "ä\u0000",
@@ -42,6 +43,7 @@ it("gives every value as it was, with its type", async () => {
     { type: "null" },
     { type: "integer", value: "4611686018427387904" },
     { type: "float", value: 1.5 },
+    { type: "integer", value: "2" },
     { type: "float", value: "Infinity" },
     { type: "float", value: "-Infinity" },
     { type: "text", value: "ä\u0000" },
@@ -49,10 +51,17 @@ it("gives every value as it was, with its type", async () => {
   ];
   const { status, body } = await reader("POST", PATH, { sql: "SELECT v FROM t ORDER BY id", at });
   expect([status, body]).toEqual([200, { columns: ["v"], rows: typed.map((value) => [value]) }]);
-  const given = await reader("POST", PATH, { sql: "SELECT ?, ?, ?, ?, ?, ?, ?", params: typed, at });
+  const given = await reader("POST", PATH, { sql: "SELECT ?, ?, ?, ?, ?, ?, ?, ?", params: typed, at });
   expect(given.body["rows"]).toEqual([typed]);
-  const named = await reader("POST", PATH, { sql: "SELECT :a AS a", params: { a: typed[3] }, at });
-  expect(named.body).toEqual({ columns: ["a"], rows: [[typed[3]]] });
+  const real = await reader("POST", PATH, { sql: "SELECT 2.0 AS r, typeof(2.0) AS t", at });
+  expect(real.body["rows"]).toEqual([
+    [
+      { type: "integer", value: "2" },
+      { type: "text", value: "real" },
+    ],
+  ]);
+  const named = await reader("POST", PATH, { sql: "SELECT :a AS a", params: { a: typed[4] }, at });
+  expect(named.body).toEqual({ columns: ["a"], rows: [[typed[4]]] });
 });
 
 it("writes nothing, and refuses what is no moment of the tenant's", async () => {
@@ -77,4 +86,12 @@ it("writes nothing, and refuses what is no moment of the tenant's", async () => 
   await served.db.resumeTenant(A);
   const { size } = await served.db.describeTenant(A);
   expect(size).toBe(before);
+});
+
+it("is counted by the tenant's quota as any query is", async () => {
+  await served.db.setQuota(A, { maxOpsPerSec: 1 });
+  const ask = () => reader("POST", PATH, { sql: "SELECT 1", at: "2" });
+  const answers = await Promise.all(Array.from({ length: 20 }, ask));
+  expect(answers.filter(({ body }) => body.code === "rate_limited").length).toBeGreaterThan(0);
+  await served.db.setQuota(A, {});
 });

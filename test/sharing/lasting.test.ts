@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { Duration, Kimberlite, masterKeyFile, restoreNode, TenantId } from "../../src/index.ts";
+import { SetClock } from "../isolation/set-clock.ts";
 import { codeOf, Hospitals, OWNER, READER, STRANGER } from "./hospitals.ts";
 
 const COUNT = "SELECT count(*) AS n FROM patients";
@@ -12,20 +13,6 @@ const HOUR_US = 3_600_000_000n;
 let hospitals: Hospitals;
 
 afterEach(() => hospitals[Symbol.asyncDispose]());
-
-/** A clock that is set by hand. */
-class SetClock {
-  #offsetUs = 0n;
-  wallTimeUs(): bigint {
-    return BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) + this.#offsetUs;
-  }
-  monotonicMs(): number {
-    return performance.now();
-  }
-  move(byUs: bigint): void {
-    this.#offsetUs += byUs;
-  }
-}
 
 async function actions(tenant: TenantId): Promise<string[]> {
   const entries = await Array.fromAsync(hospitals.db.audit(tenant));
